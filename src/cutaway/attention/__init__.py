@@ -1,0 +1,24 @@
+"""What attention is (`scores`), who may look at whom (`masks`), how to compute it (`backends`), and how to watch (`record`)."""
+
+from cutaway.attention.backends import attend, backend
+from cutaway.attention.masks import Causal, Dense, Documents, Full, Mask, Padding, Prefix, Window
+from cutaway.attention.record import Recorded, Trace, recording
+from cutaway.attention.scores import Scores, weights
+
+__all__ = [
+    "Causal",
+    "Dense",
+    "Documents",
+    "Full",
+    "Mask",
+    "Padding",
+    "Prefix",
+    "Recorded",
+    "Scores",
+    "Trace",
+    "Window",
+    "attend",
+    "backend",
+    "recording",
+    "weights",
+]

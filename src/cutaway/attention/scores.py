@@ -1,0 +1,77 @@
+"""What attention *is*. Every backend computes this, and every picture shows this.
+
+    weights = softmax( softcap( scale · q kᵀ ) + bias,  over the keys the mask allows )
+    output  = weights · v
+
+Vaswani et al. 2017, equation 1, with what later models added: an additive bias (T5, ALiBi), a soft cap
+c·tanh(x/c) on the logits (Gemma 2), and fewer key/value heads than query heads (Ainslie et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cutaway.attention.masks import Full, Mask, Padding
+from cutaway.axes import Bool, Float, Int
+
+Packing = Literal["none", "right", "any"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Everything that determines one attention pattern.
+
+    `own` and `packing` are facts known without reading a tensor: the keys are the queries' own tokens, and where
+    padding may stand. A backend may use them to choose a faster kernel; they never change the result.
+    """
+
+    q: Float[Tensor, "b h q e"]
+    k: Float[Tensor, "b g k e"]
+    q_pos: Int[Tensor, "b q"]
+    k_pos: Int[Tensor, "b k"]
+    mask: Mask = Full()
+    bias: Float[Tensor, "..."] | None = None  # broadcasts to (B, H, Q, K)
+    scale: float = 1.0
+    softcap: float | None = None
+    own: bool = False
+    packing: Packing = "any"
+    owner: Hashable = None  # names the keys within one forward, so that layers share one dense mask
+    memo: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
+
+    def dense(self) -> Bool[Tensor, "..."] | None:
+        """The mask with padding as a matrix broadcastable to (B, H, Q, K), built once a forward; None allows everything."""
+        mask = self.mask if self.packing == "none" else self.mask & Padding()
+        if isinstance(mask, Full):
+            return None
+        key = (mask, self.owner)
+        if key not in self.memo:
+            self.memo[key] = mask.dense(self.q_pos, self.k_pos)
+        return self.memo[key]
+
+
+def weights(scores: Scores) -> Float[Tensor, "b h q k"]:
+    """The attention pattern (B, H, Q, K) in float32: each row sums to 1, or is zero where nothing may be looked at."""
+    return masked_softmax(logits(scores), scores.dense())
+
+
+def logits(scores: Scores) -> Float[Tensor, "b h q k"]:
+    """softcap(scale · q kᵀ) + bias, in float32, before the mask."""
+    heads, groups = scores.q.shape[1], scores.k.shape[1]
+    k = scores.k.repeat_interleave(heads // groups, dim=1) if groups != heads else scores.k
+    x = torch.matmul(scores.q * scores.scale, k.transpose(-1, -2)).float()
+    if scores.softcap is not None:
+        x = scores.softcap * torch.tanh(x / scores.softcap)
+    return x if scores.bias is None else x + scores.bias
+
+
+def masked_softmax(x: Float[Tensor, "b h q k"], allowed: Bool[Tensor, "..."] | None) -> Float[Tensor, "b h q k"]:
+    """Softmax over the allowed keys. A row without any is zero: neither NaN (as -inf gives) nor uniform (as a large number does)."""
+    if allowed is None:
+        return x.softmax(-1)
+    # a finite fill keeps the empty row's gradient finite; the second fill makes it and every forbidden key exactly zero
+    return x.masked_fill(~allowed, torch.finfo(x.dtype).min).softmax(-1).masked_fill(~allowed, 0.0)
