@@ -1,0 +1,225 @@
+"""Checkpoint names and layouts as data: one table reads a published checkpoint and writes it back.
+
+A family's table is a list of rules, most of them `Rule("their name", "our name")`:
+
+    Rule("(model.|)layers.{i}.self_attn.q_proj", "stack.blocks.{i}.attention.q")
+    Rule("(transformer.|)h.{i}.attn.c_attn", (q, k, v), split_transposed(3))
+    tied("lm_head.weight", "stack.embedding.weight")
+    ignore("(transformer.|)h.{i}.attn.(bias|masked_bias)")
+
+- `{i}` and `{j}` stand for any number, the same on both sides.
+- `(a|b)` stands for either on their side; the *first* is the one we write. `(bert.|)` is an optional prefix.
+- A name that is a module of ours covers its weight and its bias, whichever the model has (on their side also
+  `gamma` and `beta`, as the oldest checkpoints call them). Any other name is a parameter itself.
+- Ops turn the layout and are their own inverses' twins: `same`, `transpose`, `split`, `split_transposed`, `permute`.
+  They act on a weight and on its bias alike, since a bias has only the output axis.
+- Several rules or alternatives may name the same parameter: those present must agree bit for bit.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import CheckpointError
+from cutaway.keys import REQUIRED, Keys
+
+__all__ = [
+    "REQUIRED", "Entry", "Keys", "Op", "Rule", "expand", "ignore", "permute", "same", "split", "split_transposed",
+    "tied", "transpose",
+]  # fmt: skip
+
+
+class Op:
+    """How one tensor of theirs and the parameters of ours hold the same numbers; the identity unless overridden."""
+
+    whole = True  # the tensor is used as it stands, so that it can be read straight into the parameter
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return [theirs]
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return ours[0]
+
+    def theirs_shape(self, shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """Their tensor's shape, given the shapes of our parameters."""
+        return tuple(self.write([torch.empty(tuple(shape), device="meta") for shape in shapes]).shape)
+
+
+class _Transpose(Op):
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return [_turn(theirs)]
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return _turn(ours[0])
+
+
+def _turn(tensor: Tensor) -> Tensor:
+    return tensor.t() if tensor.ndim == 2 else tensor  # a bias has nothing to turn
+
+
+@dataclass(frozen=True)
+class split(Op):
+    """Their tensor holds several of ours, stacked along `axis`: `parts` equal ones, or ones of the given sizes."""
+
+    parts: int | tuple[int, ...]
+    axis: int = 0
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        if isinstance(self.parts, int):
+            return list(theirs.chunk(self.parts, self.axis))
+        return list(theirs.split(list(self.parts), self.axis))
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(ours), self.axis)
+
+
+@dataclass(frozen=True)
+class split_transposed(Op):
+    """As `split` along the output axis, for weights kept as (in, out): GPT-2's `Conv1D`."""
+
+    parts: int | tuple[int, ...]
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return split(self.parts).read(_turn(theirs))
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return _turn(split(self.parts).write(ours))
+
+
+@dataclass(frozen=True)
+class permute(Op):
+    """Rotary pairs stored side by side (x0, y0, x1, y1, …) by them, as two halves (x0, x1, …, y0, y1, …) by us."""
+
+    heads: int
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return [theirs.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).flatten(0, 2)]
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return ours[0].unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+same, transpose = Op(), _Transpose()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a table. `optional`: the checkpoint may lack it, and the parameter then starts afresh (a new head)."""
+
+    theirs: str
+    ours: str | tuple[str, ...]
+    op: Op = same
+    optional: bool = False
+    written: bool = True
+
+
+def tied(theirs: str, ours: str) -> Rule:
+    """A second name of a parameter: where a checkpoint has it, it must equal the first. It is never written."""
+    return Rule(theirs, ours, written=False)
+
+
+def ignore(*theirs: str) -> Rule:
+    """Buffers and leftovers that no part of ours needs. `*` stands for anything."""
+    return Rule("|".join(theirs) if len(theirs) == 1 else f"({'|'.join(theirs)})", ())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a checkpoint and the parameters it holds."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    op: Op
+
+
+def expand(
+    rules: Iterable[Rule], parameters: Iterable[str], names: Collection[str] | None = None
+) -> Iterator[Entry]:
+    """The rules made concrete: every tensor of the checkpoint with the parameters it fills, in the model's order.
+
+    `parameters` are the names of the model's parameters, `names` those of the checkpoint's tensors; without
+    `names` the result is what to write. Raises `CheckpointError` listing names nobody knows or nobody fills.
+    """
+    rules, parameters = list(rules), list(parameters)
+    concrete = [c for rule in rules for c in _concrete(rule, parameters)]
+    available = (
+        {name for c in concrete if c.written for name in _alternatives(c.theirs)[:1]}
+        if names is None
+        else names
+    )
+    entries: dict[str, Entry] = {}
+    optional: set[str] = set()
+    for rule in concrete:
+        ours = _tuple(rule.ours)
+        optional.update(ours if rule.optional else ())
+        for theirs in _alternatives(rule.theirs):
+            if theirs in available and (names is not None or rule.written):
+                entries.setdefault(theirs, Entry(theirs, ours, rule.op))
+    filled = {name for entry in entries.values() for name in entry.ours}
+    expected = {name: _alternatives(c.theirs)[0] for c in reversed(concrete) for name in _tuple(c.ours)}
+    unfilled = [name for name in parameters if name not in filled and name not in optional]
+    if unfilled:
+        missing = dict.fromkeys(expected.get(name, f"anything for {name}") for name in unfilled)
+        raise CheckpointError(
+            f"the checkpoint lacks {_some(list(missing))}: it is not whole, or not what its config says"
+        )
+    ignored = [_pattern(rule.theirs) for rule in rules if not rule.ours]
+    extra = [n for n in available if n not in entries and not any(p.fullmatch(n) for p in ignored)]
+    if extra:
+        raise CheckpointError(
+            f"the checkpoint holds {_some(extra)}, which the model its config describes lacks"
+        )
+    order = {name: place for place, name in enumerate(parameters)}
+    yield from sorted(entries.values(), key=lambda entry: min(order[name] for name in entry.ours))
+
+
+def _tuple(ours: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (ours,) if isinstance(ours, str) else ours
+
+
+def _concrete(rule: Rule, parameters: Sequence[str]) -> Iterator[Rule]:
+    """The rule for every block, and for the weight and the bias of a module, as the model's parameters have them."""
+    ours = _tuple(rule.ours)
+    pattern = _pattern(ours[0], suffix=r"(?P<suffix>\.weight|\.bias|)") if ours else None
+    for name in parameters if pattern else ():
+        if match := pattern.fullmatch(name):
+            numbers = {k: v for k, v in match.groupdict().items() if k != "suffix"}
+            suffix = match["suffix"]
+            theirs = rule.theirs + {".weight": ".(weight|gamma)", ".bias": ".(bias|beta)", "": ""}[suffix]
+            yield replace(
+                rule, theirs=theirs.format(**numbers), ours=tuple(o.format(**numbers) + suffix for o in ours)
+            )
+
+
+def _pattern(template: str, suffix: str = "") -> re.Pattern[str]:
+    seen: set[str] = set()
+    pieces = []
+    for piece in re.split(r"(\{\w+\}|[()|*])", template):
+        if re.fullmatch(r"\{\w+\}", piece):
+            name = piece[1:-1]
+            pieces.append(rf"(?P={name})" if name in seen else rf"(?P<{name}>[0-9]+)")
+            seen.add(name)
+        else:
+            pieces.append({"(": "(?:", ")": ")", "|": "|", "*": ".*"}.get(piece) or re.escape(piece))
+    return re.compile("".join(pieces) + suffix)
+
+
+def _alternatives(template: str) -> list[str]:
+    """Every name that a template with `(a|b)` stands for, the one we write first."""
+    if not (match := re.search(r"\(([^()]*)\)", template)):
+        return [template]
+    head, tail = template[: match.start()], template[match.end() :]
+    return [name for choice in match[1].split("|") for name in _alternatives(head + choice + tail)]
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
