@@ -1,4 +1,4 @@
-"""Reading a `config.json` strictly: each key is used, known to be irrelevant, at its default, or refused by name."""
+"""Reading a `config.json` strictly: each key is used, irrelevant, at its default, or refused by name."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,35 +9,35 @@ REQUIRED: Final = object()
 LARGEST = 2**31 - 1  # no published size comes near; a hostile one must not overflow a shape
 
 # Keys that any published config may hold and that change no number the model computes.
-IRRELEVANT = frozenset(
-    """
+_IRRELEVANT = """
     _attn_implementation _commit_hash _flash_attn_2_enabled _name_or_path _num_labels architectures
-    attn_implementation bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward decoder_start_token_id diversity_penalty
-    do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id experts_implementation
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing
-    id2label is_encoder_decoder is_llama_config keys_to_ignore_at_inference label2id length_penalty max_length
-    min_length model_type no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
-    output_attentions output_hidden_states output_past output_scores pad_token_id prefix problem_type
+    attn_implementation bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+    decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
+    eos_token_id experts_implementation exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label is_encoder_decoder
+    is_llama_config keys_to_ignore_at_inference label2id length_penalty max_length min_length model_type
+    no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences output_attentions
+    output_hidden_states output_past output_scores pad_token_id prefix problem_type
     remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
-    suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p torch_dtype
-    torchscript transformers.js_config transformers_version transformers_weights typical_p unsloth_fixed
-    unsloth_version use_bfloat16 use_cache
-    """.split()
-)
+    suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p
+    torch_dtype torchscript transformers.js_config transformers_version transformers_weights typical_p
+    unsloth_fixed unsloth_version use_bfloat16 use_cache
+"""
+IRRELEVANT = frozenset(_IRRELEVANT.split())
 
 # Keys that would change them, and that any config may spell out at the value which does not.
 HARMLESS = {"add_cross_attention": False, "is_decoder": False, "tie_encoder_decoder": False}
 
 
 class Keys:
-    """A config whose every key must be asked for. `finish` raises `ConfigError` naming those that nobody asked for."""
+    """A config whose every key must be asked for; `finish` refuses those that nobody asked for."""
 
     def __init__(self, config: Mapping[str, Any], family: str):
         self.config, self.family = dict(config), family
         self.asked: set[str] = set()
 
     def take(self, name: str, default: Any = REQUIRED, kind: type | None = None) -> Any:
-        """The key's value; an absent or null one is `default`. It must be of `kind`, or of the default's type."""
+        """The key's value (absent or null: `default`), which must be of `kind`, or of the default's type."""
         self.asked.add(name)
         value = self.config.get(name)
         if value is None:
@@ -48,9 +48,8 @@ class Keys:
         if kind is float and type(value) is int:
             value = float(value) if abs(value) <= LARGEST else value
         if kind is not None and type(value) is not kind:
-            raise ConfigError(
-                f"the {self.family} config has {name}: {_short(value)}; a value of type {kind.__name__} is needed"
-            )
+            found = f"the {self.family} config has {name}: {_short(value)}"
+            raise ConfigError(f"{found}; a value of type {kind.__name__} is needed")
         if isinstance(value, float) and not abs(value) < float("inf"):
             raise ConfigError(f"the {self.family} config has {name}: {value}; a finite number is needed")
         return value

@@ -11,8 +11,8 @@ A family's table is a list of rules, most of them `Rule("their name", "our name"
 - `(a|b)` stands for either on their side; the *first* is the one we write. `(bert.|)` is an optional prefix.
 - A name that is a module of ours covers its weight and its bias, whichever the model has (on their side also
   `gamma` and `beta`, as the oldest checkpoints call them). Any other name is a parameter itself.
-- Ops turn the layout and are their own inverses' twins: `same`, `transpose`, `split`, `split_transposed`, `permute`.
-  They act on a weight and on its bias alike, since a bias has only the output axis.
+- Ops turn the layout, and back: `same`, `transpose`, `split`, `split_transposed`, `permute`. They act on a weight
+  and on its bias alike, since a bias has only the output axis.
 - Several rules or alternatives may name the same parameter: those present must agree bit for bit.
 """
 
@@ -27,13 +27,13 @@ from cutaway.errors import CheckpointError
 from cutaway.keys import REQUIRED, Keys
 
 __all__ = [
-    "REQUIRED", "Entry", "Keys", "Op", "Rule", "expand", "ignore", "permute", "same", "split", "split_transposed",
-    "tied", "transpose",
+    "REQUIRED", "Entry", "Keys", "Op", "Rule", "expand", "ignore", "permute", "same", "split",
+    "split_transposed", "tied", "transpose",
 ]  # fmt: skip
 
 
 class Op:
-    """How one tensor of theirs and the parameters of ours hold the same numbers; the identity unless overridden."""
+    """How one tensor of theirs and the parameters of ours hold the same numbers; here: alike."""
 
     whole = True  # the tensor is used as it stands, so that it can be read straight into the parameter
 
@@ -64,7 +64,7 @@ def _turn(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class split(Op):
-    """Their tensor holds several of ours, stacked along `axis`: `parts` equal ones, or ones of the given sizes."""
+    """Their tensor holds several of ours along `axis`: `parts` equal ones, or ones of the given sizes."""
 
     parts: int | tuple[int, ...]
     axis: int = 0
@@ -95,7 +95,7 @@ class split_transposed(Op):
 
 @dataclass(frozen=True)
 class permute(Op):
-    """Rotary pairs stored side by side (x0, y0, x1, y1, …) by them, as two halves (x0, x1, …, y0, y1, …) by us."""
+    """They keep rotary pairs side by side (x0, y0, x1, y1, …), we as halves (x0, x1, …, y0, y1, …)."""
 
     heads: int
     whole = False
@@ -112,7 +112,7 @@ same, transpose = Op(), _Transpose()
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of a table. `optional`: the checkpoint may lack it, and the parameter then starts afresh (a new head)."""
+    """One line of a table. `optional`: the checkpoint may lack it; the parameter (a new head) starts afresh."""
 
     theirs: str
     ours: str | tuple[str, ...]
@@ -122,7 +122,7 @@ class Rule:
 
 
 def tied(theirs: str, ours: str) -> Rule:
-    """A second name of a parameter: where a checkpoint has it, it must equal the first. It is never written."""
+    """A second name of a parameter: where a checkpoint has it, it must equal the first. Never written."""
     return Rule(theirs, ours, written=False)
 
 
@@ -143,7 +143,7 @@ class Entry:
 def expand(
     rules: Iterable[Rule], parameters: Iterable[str], names: Collection[str] | None = None
 ) -> Iterator[Entry]:
-    """The rules made concrete: every tensor of the checkpoint with the parameters it fills, in the model's order.
+    """The rules made concrete: each tensor of the checkpoint and the parameters it fills, in the model's order.
 
     `parameters` are the names of the model's parameters, `names` those of the checkpoint's tensors; without
     `names` the result is what to write. Raises `CheckpointError` listing names nobody knows or nobody fills.
@@ -186,7 +186,7 @@ def _tuple(ours: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _concrete(rule: Rule, parameters: Sequence[str]) -> Iterator[Rule]:
-    """The rule for every block, and for the weight and the bias of a module, as the model's parameters have them."""
+    """The rule for every block, and for a module's weight and bias, as the model's parameters have them."""
     ours = _tuple(rule.ours)
     pattern = _pattern(ours[0], suffix=r"(?P<suffix>\.weight|\.bias|)") if ours else None
     for name in parameters if pattern else ():
