@@ -54,7 +54,7 @@ test-full: $(VENV)/.with-test $(VENV)/.weights ## every test, the slow ones too
 lint: $(VENV)/.with-lint ## style, types and import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@PYTHONPATH=src $(BIN)/lint-imports
 
 format: $(VENV)/.with-lint ## put the code into the house style

@@ -1,4 +1,4 @@
-"""What every test stands on: seeds, threads, the data folder, real weights, and shapes checked as they run."""
+"""What every test stands on: seeds, threads, the data folder, real weights, shapes checked as they run."""
 
 import importlib.util
 import os

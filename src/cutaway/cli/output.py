@@ -1,0 +1,67 @@
+"""What the commands print with: JSON alone on stdout, or tables; anything passing goes to stderr."""
+
+import json as _json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WHERE = (
+    "Where the model is: a folder in the Hugging Face layout, a .gguf file, a hub id such as gpt2, "
+    "or an installed package of weights (smollm2, minilm)."
+)
+Source = Annotated[str, Positional, arg(metavar="SOURCE", help=_WHERE)]
+Json = Annotated[bool, arg(help="Print one JSON object, and nothing else, on stdout.")]
+
+
+def emit(payload: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    print(_json.dumps(payload, ensure_ascii=False, indent=2))
+
+
+def console() -> "Console":
+    """Where tables go. Piped output is wide enough for every table, whatever reads it."""
+    from rich.console import Console
+
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=120)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """A spinner on stderr while the body runs; nothing where stderr is not a terminal."""
+    from rich.console import Console
+
+    err = Console(stderr=True)
+    if not err.is_terminal:
+        yield
+        return
+    with err.status(f"{what} …"):
+        yield
+
+
+def table(*columns: str, rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """A table on stdout; the columns whose name ends in `>` are aligned to the right."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.endswith(">")
+        out.add_column(column.rstrip(">"), justify="right" if right else "left")
+    for row in rows:
+        out.add_row(*(escape(str(cell)) for cell in row))
+    console().print(out)
+
+
+def size(count: float) -> str:
+    """Bytes as people read them, in powers of 1,024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
