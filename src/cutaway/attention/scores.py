@@ -32,8 +32,8 @@ class Scores:
 
     q: Float[Tensor, "b h q e"]
     k: Float[Tensor, "b g k e"]
-    q_pos: Int[Tensor, "b q"]
-    k_pos: Int[Tensor, "b k"]
+    q_pos: Int[Tensor, "#b q"]
+    k_pos: Int[Tensor, "#b k"]
     mask: Mask = Full()
     bias: Float[Tensor, "..."] | None = None  # broadcasts to (B, H, Q, K)
     scale: float = 1.0
@@ -42,6 +42,10 @@ class Scores:
     packing: Packing = "any"
     owner: Hashable = None  # names the keys within one forward, so that layers share one dense mask
     memo: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.bias is not None and self.bias.ndim < 4:
+            object.__setattr__(self, "bias", self.bias[(None,) * (4 - self.bias.ndim)])
 
     def dense(self) -> Bool[Tensor, "..."] | None:
         """The mask with padding as a matrix broadcastable to (B, H, Q, K), built once a forward; None allows everything."""

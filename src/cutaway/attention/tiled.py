@@ -30,8 +30,7 @@ def tiled(scores: Scores, v: Float[Tensor, "b g k e"]) -> Float[Tensor, "b h q e
     """Attention by tiles: the same result as `weights(scores) @ v`, without ever holding the pattern."""
     groups = scores.q.shape[1] // scores.k.shape[1]
     k, v = (x.repeat_interleave(groups, dim=1) for x in (scores.k, v))
-    bias = None if scores.bias is None else scores.bias[(None,) * (4 - scores.bias.ndim)]
-    return _Tiled.apply(scores.q, k, v, bias, scores)
+    return _Tiled.apply(scores.q, k, v, scores.bias, scores)
 
 
 def _spans(length: int) -> list[slice]:

@@ -1,0 +1,64 @@
+"""The parts every architecture is composed of. Each is a file of its own; import what you need from `cutaway.parts`."""
+
+from cutaway.parts.attention import Attention
+from cutaway.parts.context import Context
+from cutaway.parts.embedding import Embedding, Segments
+from cutaway.parts.feedforward import ACTIVATIONS, FeedForward, Gated, activation
+from cutaway.parts.head import (
+    EmbeddingHead,
+    First,
+    LanguageHead,
+    Last,
+    MaskedTransform,
+    Mean,
+    Pooler,
+    SequenceHead,
+    TokenHead,
+    choose_head,
+)
+from cutaway.parts.model import EncoderDecoder, Model, Stack, initialise
+from cutaway.parts.norm import LayerNorm, RMSNorm, StdNorm
+from cutaway.parts.position import LearnedPositions, SinusoidalPositions
+from cutaway.parts.relative import ALiBi, T5Bias
+from cutaway.parts.residual import Block, Dropout, PostNorm, PreNorm, Sandwich
+from cutaway.parts.rotary import Rotary
+from cutaway.parts.state import State
+
+__all__ = [
+    "ACTIVATIONS",
+    "ALiBi",
+    "Attention",
+    "Block",
+    "Context",
+    "Dropout",
+    "Embedding",
+    "EmbeddingHead",
+    "EncoderDecoder",
+    "FeedForward",
+    "First",
+    "Gated",
+    "LanguageHead",
+    "Last",
+    "LayerNorm",
+    "LearnedPositions",
+    "MaskedTransform",
+    "Mean",
+    "Model",
+    "Pooler",
+    "PostNorm",
+    "PreNorm",
+    "RMSNorm",
+    "Rotary",
+    "Sandwich",
+    "Segments",
+    "SequenceHead",
+    "SinusoidalPositions",
+    "Stack",
+    "State",
+    "StdNorm",
+    "T5Bias",
+    "TokenHead",
+    "activation",
+    "choose_head",
+    "initialise",
+]

@@ -1,0 +1,47 @@
+"""What a part may know besides its input: where each token stands, what was remembered, and where in the model we are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from torch import Tensor
+
+from cutaway.attention.scores import Packing
+from cutaway.axes import Float, Int
+
+if TYPE_CHECKING:
+    from cutaway.parts.state import State
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Context:
+    """Made anew for every forward, never reused. Everything that mixes tokens has the signature `mixer(x, ctx) -> x`.
+
+    `pos` has one row where all sequences stand alike (no padding), else B rows. `fresh` and `packing` are static:
+    they follow from how the model was called, not from the contents of a tensor.
+    """
+
+    pos: Int[Tensor, "#b q"]  # absolute position of each token of this call; -1 on padding
+    packing: Packing = "none"  # where padding may stand
+    state: State | None = None  # what earlier calls left; None in training and single passes
+    fresh: bool = True  # nothing came before this call
+    site: str = ""  # the path of the part that runs, e.g. "decoder.blocks.3.attention"
+    memory: Float[Tensor, "b s d"] | None = None  # what cross-attention looks at: the encoder's output
+    memory_pos: Int[Tensor, "#b s"] | None = None
+    memory_packing: Packing = "none"
+    segments: Int[Tensor, "b q"] | None = None  # sentence A or B (BERT)
+    memo: dict[Hashable, object] = field(default_factory=dict, repr=False)  # shared by one forward
+
+    def enter(self, name: str) -> Context:
+        """The context of the part `name` inside this one."""
+        return replace(self, site=f"{self.site}.{name}" if self.site else name)
+
+    def once(self, key: Hashable, build: Callable[[], Made]) -> Made:
+        """What `build` makes, made once a forward: masks, rotary angles, position biases are shared by the layers."""
+        if key not in self.memo:
+            self.memo[key] = build()
+        return self.memo[key]  # type: ignore[return-value]

@@ -1,0 +1,47 @@
+"""From token ids to vectors, and what is added or done to them before the first block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.axes import Float, Int
+from cutaway.parts.context import Context
+
+
+class Embedding(nn.Module):
+    """scale · table[ids], then `steps` in order: positions, segments, a norm, dropout.
+
+    Args:
+        vocab, width: V and D.
+        scale: multiplies the vectors (sqrt(D) in the 2017 Transformer, section 3.4).
+        steps: parts `(x, ctx) -> x`.
+    """
+
+    def __init__(self, vocab: int, width: int, *, scale: float = 1.0, steps: Sequence[nn.Module] = ()) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocab, width)
+        self.steps = nn.ModuleList(steps)
+        self.scale = scale
+
+    def forward(self, ids: Int[Tensor, "b t"], ctx: Context) -> Float[Tensor, "b t d"]:
+        x = self.tokens(ids)
+        if self.scale != 1.0:
+            x = x * self.scale
+        for step in self.steps:
+            x = step(x, ctx)
+        return x
+
+
+class Segments(nn.Module):
+    """Adds the vector of the sentence a token belongs to (Devlin et al. 2019, figure 2); all A where none are given."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, width))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        return x + (self.weight[0] if ctx.segments is None else self.weight[ctx.segments])

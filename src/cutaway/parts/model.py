@@ -1,0 +1,249 @@
+"""Whole models: a stack of blocks with an embedding below and a head above, alone or as encoder and decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.attention.scores import Packing
+from cutaway.axes import Bool, Float, Int
+from cutaway.errors import ConfigError
+from cutaway.parts.context import Context
+from cutaway.parts.embedding import Embedding
+from cutaway.parts.head import last_column, pick
+from cutaway.parts.position import check_length
+from cutaway.parts.state import State
+
+
+class Stack(nn.Module):
+    """embedding → blocks → norm (where there is a last one)."""
+
+    def __init__(self, embedding: Embedding, blocks: Sequence[nn.Module], norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.embedding, self.blocks, self.norm = embedding, nn.ModuleList(blocks), norm
+
+    def forward(self, ids: Int[Tensor, "b t"], ctx: Context) -> Float[Tensor, "b t d"]:
+        x = self.embedding(ids, ctx)
+        for i, block in enumerate(self.blocks):
+            x = block(x, ctx.enter(f"blocks.{i}"))
+        return x if self.norm is None else self.norm(x, ctx)
+
+    @property
+    def vocab(self) -> int:
+        return self.embedding.tokens.num_embeddings
+
+    @property
+    def width(self) -> int:
+        return self.embedding.tokens.embedding_dim
+
+
+class Model(nn.Module):
+    """A decoder (`causal`) or an encoder: `model(ids)` is logits (B, T, V) with a language head, else states (B, T, D).
+
+    Other heads give what they say: (B, T, C) a token, (B, C) a sequence. `pooler` is BERT's extra layer over the
+    first token, part of the published model though only `model.pooled(ids)` uses it.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        head: nn.Module | None = None,
+        *,
+        causal: bool,
+        pooler: nn.Module | None = None,
+        max_positions: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.stack, self.head, self.pooler = stack, head, pooler
+        self.causal, self.max_positions = causal, max_positions
+        self.vocab, self.width = stack.vocab, stack.width
+
+    def forward(
+        self,
+        ids: Int[Tensor, "b t"],
+        padding: Bool[Tensor, "b t"] | None = None,
+        *,
+        positions: Int[Tensor, "#b t"] | None = None,
+        segments: Int[Tensor, "b t"] | None = None,
+        state: State | None = None,
+        last: bool = False,
+    ) -> Tensor:
+        """
+        Args:
+            ids: token ids, int64.
+            padding: True on real tokens; None where all are. Left, right, anywhere: the result is the same.
+            positions: absolute positions, which the masks see too; counted over the real tokens by default.
+            segments: sentence A (0) or B (1) of each token, for models that tell them apart.
+            state: what came before; is updated. `State(batch, capacity)` starts.
+            last: only each row's last real token, (B, 1, ...): spares the head the others.
+
+        Raises:
+            ConfigError: a wrong shape, dtype or id.
+            CapacityError: more tokens than the model has positions, or than the state has room for.
+        """
+        x, ctx = self._states(ids, padding, positions, segments, state)
+        if last:
+            x = pick(x, last_column(ctx))[:, None]
+        return x if self.head is None else self.head(x, ctx)
+
+    def pooled(self, ids: Int[Tensor, "b t"], padding: Bool[Tensor, "b t"] | None = None) -> Float[Tensor, "b d"]:
+        """BERT's pooled vector of each sequence, (B, D)."""
+        if self.pooler is None:
+            raise ConfigError("this model has no pooler; use its states, or a head that pools")
+        return self.pooler(*self._states(ids, padding))
+
+    def _states(
+        self,
+        ids: Tensor,
+        padding: Tensor | None,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        state: State | None = None,
+    ) -> tuple[Tensor, Context]:
+        ctx = context(self.stack, ids, padding, positions, state, self.max_positions)
+        if segments is not None:
+            check(segments, 2**31, padding, "segments", like=ids)
+        ctx = Context(ctx.pos, ctx.packing, state, ctx.fresh, segments=segments)
+        return self.stack(ids, ctx), ctx
+
+
+class EncoderDecoder(nn.Module):
+    """An encoder reads the source, a decoder writes the target looking at it: `model(source_ids, target_ids)` → (B, T, V).
+
+    `start` is the id every target begins with (T5: the padding token). To score a target, shift it right yourself:
+    row t of the logits is the prediction for target token t + 1.
+    """
+
+    def __init__(
+        self, encoder: Stack, decoder: Stack, head: nn.Module, *, start: int, max_positions: int | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.head = encoder, decoder, head
+        self.start, self.max_positions, self.causal = start, max_positions, True
+        self.vocab, self.width = decoder.vocab, decoder.width
+
+    def forward(
+        self,
+        source_ids: Int[Tensor, "b s"],
+        target_ids: Int[Tensor, "b t"],
+        source_padding: Bool[Tensor, "b s"] | None = None,
+        target_padding: Bool[Tensor, "b t"] | None = None,
+        *,
+        state: State | None = None,
+        last: bool = False,
+    ) -> Float[Tensor, "b t v"]:
+        """Both at once; arguments as for `Model`."""
+        memory = self.encode(source_ids, source_padding)
+        return self.decode(target_ids, memory, source_padding, target_padding, state=state, last=last)
+
+    def encode(
+        self, source_ids: Int[Tensor, "b s"], source_padding: Bool[Tensor, "b s"] | None = None
+    ) -> Float[Tensor, "b s d"]:
+        """The encoder's states, which the decoder looks at."""
+        ctx = context(self.encoder, source_ids, source_padding, None, None, self.max_positions)
+        return self.encoder(source_ids, ctx.enter("encoder"))
+
+    def decode(
+        self,
+        target_ids: Int[Tensor, "b t"],
+        memory: Float[Tensor, "b s d"],
+        source_padding: Bool[Tensor, "b s"] | None = None,
+        target_padding: Bool[Tensor, "b t"] | None = None,
+        *,
+        state: State | None = None,
+        last: bool = False,
+    ) -> Float[Tensor, "b t v"]:
+        """Logits of the target, given the encoder's states. With a `state`, cross-attention's keys are computed once."""
+        own = context(self.decoder, target_ids, target_padding, None, state, self.max_positions)
+        if memory.shape[0] != target_ids.shape[0]:
+            raise ConfigError(f"{memory.shape[0]} sources for {target_ids.shape[0]} targets: a batch has one for each")
+        ctx = Context(
+            own.pos,
+            own.packing,
+            state,
+            own.fresh,
+            site="decoder",
+            memory=memory,
+            memory_pos=count(memory.shape[1], source_padding, memory.device),
+            memory_packing=where_padding(source_padding),
+        )
+        x = self.decoder(target_ids, ctx)
+        if last:
+            x = pick(x, last_column(ctx))[:, None]
+        return self.head(x, ctx)
+
+
+def context(
+    stack: Stack,
+    ids: Tensor,
+    padding: Tensor | None,
+    positions: Tensor | None,
+    state: State | None,
+    max_positions: int | None,
+) -> Context:
+    """Where every token of this call stands, after checking that the call makes sense."""
+    check(ids, stack.vocab, padding, "ids")
+    if state is not None and state.batch != ids.shape[0]:
+        raise ConfigError(f"a state of {state.batch} rows cannot take {ids.shape[0]}")
+    packing = where_padding(padding)
+    fresh = state is None or state.calls == 0
+    if positions is not None:
+        if state is not None:
+            raise ConfigError("a state counts positions itself; give one or the other")
+        check(positions, 2**31, padding, "positions", like=ids if positions.shape[0] != 1 else ids[:1])
+        pos = positions if packing == "none" else torch.where(padding, positions, -1)  # type: ignore[arg-type]
+    elif state is not None:
+        pos = state.advance(ids.shape[1], None if packing == "none" else padding)
+    else:
+        pos = count(ids.shape[1], None if packing == "none" else padding, ids.device)
+    fed = ids.shape[1] if state is None else state.fed
+    if max_positions is not None and (positions is not None or fed > max_positions):
+        if not torch.compiler.is_compiling():
+            check_length(int(pos.max()) + 1, max_positions)
+    return Context(pos, packing, state, fresh)
+
+
+def check(ids: Tensor, below: int, padding: Tensor | None, name: str, like: Tensor | None = None) -> None:
+    """One clear error instead of the kernel's: shape (B, T), whole numbers, all of them known."""
+    if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool or not ids.shape[1]:
+        raise ConfigError(f"{name} are whole numbers (B, T) with T >= 1, not {ids.dtype} {tuple(ids.shape)}")
+    if like is not None and ids.shape != like.shape:
+        raise ConfigError(f"{name} are {tuple(ids.shape)}, but ids are {tuple(like.shape)}")
+    if padding is not None and (padding.shape != ids.shape or padding.dtype != torch.bool) and like is None:
+        raise ConfigError(
+            f"padding is bool {tuple(ids.shape)}, True on real tokens, not {padding.dtype} {tuple(padding.shape)}"
+        )
+    # reading the ids would make a GPU wait; there the kernel's own assertion must do
+    if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
+        low, high = (int(x) for x in ids.aminmax())
+        if low < 0 or high >= below:
+            raise ConfigError(f"{name} run from {low} to {high}; this model knows 0 to {below - 1}")
+
+
+def where_padding(padding: Bool[Tensor, "b t"] | None) -> Packing:
+    """Nowhere, only after the real tokens, or anywhere."""
+    if padding is None:
+        return "none"
+    if torch.compiler.is_compiling():
+        return "any"
+    if padding.all():
+        return "none"
+    return "right" if not (padding[:, 1:] & ~padding[:, :-1]).any() else "any"
+
+
+def count(tokens: int, padding: Bool[Tensor, "b t"] | None, device: torch.device) -> Int[Tensor, "#b t"]:
+    """Positions counted over the real tokens, -1 on padding; one row where all stand alike."""
+    if padding is None:
+        return torch.arange(tokens, device=device)[None]
+    return torch.where(padding, padding.cumsum(1) - 1, -1)
+
+
+def initialise(model: nn.Module, std: float = 0.02) -> None:
+    """Small normal weights and zero biases, as BERT and GPT-2 begin (Radford et al. 2018, section 4.1)."""
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

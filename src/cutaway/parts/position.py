@@ -1,0 +1,59 @@
+"""Positions added to the embeddings, where the input tells the model the order of its tokens.
+
+    LearnedPositions      x + table[pos]                                          BERT, GPT-2
+    SinusoidalPositions   x + [sin(pos·ω), cos(pos·ω)], ω = 10000^(-2i/D)          Vaswani et al. 2017, section 3.5
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.axes import Float, Int
+from cutaway.errors import CapacityError
+from cutaway.parts.context import Context
+
+
+class LearnedPositions(nn.Module):
+    """One learned vector a position, for `count` positions; `offset` rows stand unused before the first (RoBERTa: 2)."""
+
+    def __init__(self, count: int, width: int, offset: int = 0) -> None:
+        super().__init__()
+        self.count, self.offset = count, offset
+        self.weight = nn.Parameter(torch.empty(count + offset, width))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        return x + self.weight[ctx.pos.clamp(min=0) + self.offset]
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed waves of geometrically growing length. Nothing is learned, and no length is too long.
+
+    Pairs lie side by side as in the paper (sin, cos, sin, cos, …); `halves` puts all sines first (as XLNet, Marian).
+    """
+
+    def __init__(self, width: int, base: float = 10_000.0, halves: bool = False) -> None:
+        super().__init__()
+        self.width, self.base, self.halves = width, base, halves
+
+    def table(self, pos: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """PE(pos, 2i) = sin(pos·ω_i), PE(pos, 2i+1) = cos(pos·ω_i), in float32 (angles in float64: exact for long texts)."""
+        even = torch.arange(0, self.width, 2, device=pos.device)
+        wide = torch.float32 if pos.device.type == "mps" else torch.float64
+        angle = pos[..., None].to(wide) * self.base ** (-even.to(wide) / self.width)  # (B, T, ceil(D/2))
+        waves = (angle.sin(), angle.cos())
+        joined = torch.cat(waves, -1) if self.halves else torch.stack(waves, -1).flatten(-2)
+        return joined[..., : self.width].float()
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        return x + ctx.once((self, "table"), lambda: self.table(ctx.pos)).to(x.dtype)
+
+
+def check_length(tokens: int, max_positions: int | None) -> None:
+    """Raises `CapacityError` where a model has a position for fewer than `tokens` tokens."""
+    if max_positions is not None and tokens > max_positions:
+        raise CapacityError(
+            f"{tokens} tokens are more than the {max_positions} positions this model has; shorten the text, "
+            "or cut it into pieces"
+        )

@@ -1,0 +1,68 @@
+"""Residual connections: where the norm stands decides how the signal travels through the layers.
+
+    PostNorm    norm(x + f(x))            the 2017 Transformer, BERT
+    PreNorm     x + f(norm(x))            GPT-2, LLaMA, T5 (Xiong et al. 2020)
+    Sandwich    x + norm₂(f(norm₁(x)))    Gemma 2 (Ding et al. 2021, section 2.4)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from cutaway.axes import Float
+from cutaway.parts.context import Context
+
+
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout` with the signature of a part."""
+
+    def forward(self, input: Tensor, ctx: object = None) -> Tensor:
+        return super().forward(input)
+
+
+class PostNorm(nn.Module):
+    """norm(x + f(x))"""
+
+    def __init__(self, inner: nn.Module, norm: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.inner, self.norm, self.dropout = inner, norm, nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        return self.norm(x + self.dropout(self.inner(x, ctx)))
+
+
+class PreNorm(nn.Module):
+    """x + f(norm(x))"""
+
+    def __init__(self, norm: nn.Module, inner: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm, self.inner, self.dropout = norm, inner, nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        return x + self.dropout(self.inner(self.norm(x), ctx))
+
+
+class Sandwich(nn.Module):
+    """x + after(f(before(x)))"""
+
+    def __init__(self, before: nn.Module, inner: nn.Module, after: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.before, self.inner, self.after, self.dropout = before, inner, after, nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        return x + self.dropout(self.after(self.inner(self.before(x), ctx)))
+
+
+class Block(nn.Module):
+    """Named sublayers, one after the other: `Block(attention=PreNorm(...), feedforward=PreNorm(...))`."""
+
+    def __init__(self, **sublayers: nn.Module) -> None:
+        super().__init__()
+        for name, sublayer in sublayers.items():
+            self.add_module(name, sublayer)
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        for name, sublayer in self._modules.items():
+            assert sublayer is not None
+            x = sublayer(x, ctx.enter(name))
+        return x

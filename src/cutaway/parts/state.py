@@ -1,0 +1,164 @@
+"""What a model remembers between calls: preallocated buffers, written in place, so that a new token costs O(1) besides attention.
+
+Slot rule, for full and bounded buffers alike: position p lives in slot p mod capacity. One more slot is a bin where
+padding goes. So rows stay compact, each row has its own length, and the side of the padding does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cutaway.axes import Bool, Float, Int
+from cutaway.errors import CapacityError, ConfigError
+from cutaway.parts.context import Context
+
+
+@dataclass
+class Slots:
+    """Which position each slot holds, (B, capacity + 1); -1 is empty. Layers of equal capacity share one."""
+
+    pos: Int[Tensor, "b s"]
+
+    @property
+    def capacity(self) -> int:
+        return self.pos.shape[1] - 1
+
+    def place(self, pos: Int[Tensor, "b q"]) -> Int[Tensor, "b q"]:
+        """The slot of each new token. Of more tokens than fit, only each row's last ones stay."""
+        bin_, keep = self.capacity, pos >= 0
+        if pos.shape[1] > self.capacity:
+            keep = keep & (pos > pos.amax(1, keepdim=True) - self.capacity)
+        return torch.where(keep, pos % max(self.capacity, 1), bin_)
+
+    def write(self, slot: Int[Tensor, "b q"], pos: Int[Tensor, "b q"]) -> None:
+        rows = torch.arange(slot.shape[0], device=slot.device)[:, None]
+        self.pos[rows, slot] = torch.where(slot == self.capacity, -1, pos)
+
+
+@dataclass
+class KV:
+    """The keys and values of one attention site, each (B, G, capacity + 1, E)."""
+
+    k: Float[Tensor, "b g s e"]
+    v: Float[Tensor, "b g s e"]
+    slots: Slots
+
+    def extend(self, k: Tensor, v: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor, object]:
+        """Remember the new keys and values (B, G, Q, E), and say what to attend to: k, v, positions, and whose they are."""
+        rows, q = k.shape[0], k.shape[2]
+        slots, owner = self.slots, self.slots.capacity
+        pos = ctx.pos.expand(rows, -1)
+        result: tuple[Tensor, Tensor, Tensor, object]
+        if ctx.fresh:
+            result = k, v, ctx.pos, "own"
+        elif q == 1:
+            result = self.k, self.v, slots.pos, ("slots", owner)
+        else:  # several tokens after others: the old ones as they are, then the new, before any old one is overwritten
+            k_pos = ctx.once(("extended", owner), lambda: torch.cat([slots.pos, pos], 1))
+            result = torch.cat([self.k, k], 2), torch.cat([self.v, v], 2), k_pos, ("extended", owner)
+
+        def place() -> Tensor:
+            slot = slots.place(pos)
+            slots.write(slot, pos)
+            return slot
+
+        slot = ctx.once(("slot", owner), place)
+        index = torch.arange(rows, device=slot.device)[:, None]
+        self.k[index, :, slot] = k.transpose(1, 2)
+        self.v[index, :, slot] = v.transpose(1, 2)
+        return result
+
+
+@dataclass
+class Memory:
+    """The keys and values of one cross-attention site, each (B, G, S, E): computed once, on the first call."""
+
+    k: Float[Tensor, "b g s e"]
+    v: Float[Tensor, "b g s e"]
+
+
+class State:
+    """Everything one batch of sequences has behind it. `model(ids, padding, state=state)` continues from here.
+
+    Args:
+        batch: number of rows B.
+        capacity: the most real tokens a row will ever hold, prompt included. Layers with a window hold only that.
+    """
+
+    def __init__(self, batch: int, capacity: int, device: torch.device | str | None = None) -> None:
+        if batch < 1 or capacity < 1:
+            raise ConfigError(f"a state needs batch >= 1 and capacity >= 1, not {batch} and {capacity}")
+        self.capacity = capacity
+        self.next = torch.zeros(batch, dtype=torch.int64, device=device)  # the position the next token will have
+        self.calls = 0
+        self.fed = 0  # columns fed so far: an upper bound of every row's length, known without reading a tensor
+        self.sites: dict[str, KV | Memory] = {}
+        self.slots: dict[int, Slots] = {}
+
+    @property
+    def batch(self) -> int:
+        return self.next.shape[0]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all buffers, in bytes."""
+        return sum(x.numel() * x.element_size() for x in self._tensors())
+
+    def advance(self, tokens: int, padding: Bool[Tensor, "b q"] | None) -> Int[Tensor, "#b q"]:
+        """The positions of the next `tokens` columns, -1 on padding, and move on.
+
+        Raises:
+            CapacityError: a row would hold more than `capacity` tokens. Nothing has changed then.
+        """
+        start = self.next[:, None]
+        if padding is None:
+            pos = start + torch.arange(tokens, device=start.device)
+            after = self.next + tokens
+        else:
+            pos = torch.where(padding, start + padding.cumsum(1) - 1, -1)
+            after = self.next + padding.sum(1)
+        if self.fed + tokens > self.capacity and not torch.compiler.is_compiling():
+            longest = int(after.max())
+            if longest > self.capacity:
+                raise CapacityError(
+                    f"this state has room for {self.capacity} tokens a row, and {longest} were fed; "
+                    "make it larger: State(batch, capacity)"
+                )
+        self.next.copy_(after)
+        self.fed += tokens
+        self.calls += 1
+        return pos[:1] if padding is None and self.calls == 1 else pos
+
+    def kv(self, site: str, k: Tensor, v: Tensor, window: int | None) -> KV:
+        """The buffers of a site, made on first use, in the dtype and on the device of its keys (zeros: a NaN would leak)."""
+        found = self.sites.get(site)
+        if isinstance(found, KV):
+            return found
+        capacity = self.capacity if window is None else min(window, self.capacity)
+        if capacity not in self.slots:
+            empty = torch.full((self.batch, capacity + 1), -1, dtype=torch.int64, device=k.device)
+            self.slots[capacity] = Slots(empty)
+
+        def buffer(x: Tensor) -> Tensor:
+            return x.new_zeros((self.batch, x.shape[1], capacity + 1, x.shape[3]))
+
+        made = self.sites[site] = KV(buffer(k), buffer(v), self.slots[capacity])
+        return made
+
+    def reorder(self, index: Int[Tensor, "n"]) -> None:
+        """Row i becomes what row `index[i]` was: beams that win are copied, those that lose vanish."""
+        self.next = self.next.index_select(0, index)
+        for slots in self.slots.values():
+            slots.pos = slots.pos.index_select(0, index)
+        for held in self.sites.values():
+            held.k, held.v = held.k.index_select(0, index), held.v.index_select(0, index)
+
+    def _tensors(self) -> Iterator[Tensor]:
+        yield self.next
+        yield from (slots.pos for slots in self.slots.values())
+        for held in self.sites.values():
+            yield from (held.k, held.v)
