@@ -1,0 +1,218 @@
+"""BERT. Encoder · LayerNorm after · learned positions and segments · multi-head · GELU · biases.
+
+Devlin et al. 2019 (arXiv:1810.04805); sentence embeddings as Reimers and Gurevych 2019. Deviations: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cutaway.layout import Keys, Rule, ignore, tied
+from cutaway.parts import (
+    Attention,
+    Block,
+    Dropout,
+    Embedding,
+    EmbeddingHead,
+    FeedForward,
+    First,
+    LanguageHead,
+    LayerNorm,
+    LearnedPositions,
+    MaskedTransform,
+    Mean,
+    Model,
+    Pooler,
+    PostNorm,
+    Segments,
+    SequenceHead,
+    Stack,
+    TokenHead,
+    choose_head,
+    initialise,
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    vocab: int = 30522
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    hidden: int = 3072
+    context: int = 512
+    segments: int = 2
+    eps: float = 1e-12
+    act: str = "gelu"
+    dropout: float = 0.1
+    pooler: bool = True
+    tied: bool = True
+    head: str = "none"
+    labels: int = 2
+
+
+PRESETS = {
+    "bert-base": Sizes(),
+    "bert-large": Sizes(width=1024, layers=24, heads=16, hidden=4096),
+    "bert-base-uncased": Sizes(),
+    "bert-large-uncased": Sizes(width=1024, layers=24, heads=16, hidden=4096),
+    "bert-base-cased": Sizes(vocab=28996),
+    "bert-large-cased": Sizes(vocab=28996, width=1024, layers=24, heads=16, hidden=4096),
+    "bert-base-multilingual-cased": Sizes(vocab=119547),
+    "bert-tiny": Sizes(width=128, layers=2, heads=2, hidden=512),
+    "bert-mini": Sizes(width=256, layers=4, heads=4, hidden=1024),
+    "bert-small": Sizes(width=512, layers=4, heads=8, hidden=2048),
+    "bert-medium": Sizes(width=512, layers=8, heads=8, hidden=2048),
+    "all-minilm-l6": Sizes(width=384, layers=6, heads=12, hidden=1536),
+    "all-minilm-l12": Sizes(width=384, layers=12, heads=12, hidden=1536),
+}
+# elements of the published encoders with their pooler, without pretraining heads: `transformers.BertModel` on each checkpoint
+PARAMETERS = {
+    "bert-base": 109_482_240,
+    "bert-large": 335_141_888,
+    "bert-base-uncased": 109_482_240,
+    "bert-large-uncased": 335_141_888,
+    "bert-base-cased": 108_310_272,
+    "bert-large-cased": 333_579_264,
+    "bert-base-multilingual-cased": 177_853_440,
+    "bert-tiny": 4_385_920,
+    "bert-mini": 11_170_560,
+    "bert-small": 28_763_648,
+    "bert-medium": 41_373_184,
+    "all-minilm-l6": 22_713_216,
+    "all-minilm-l12": 33_360_000,
+}
+
+
+def compose(
+    s: Sizes,
+    *,
+    norm: Callable[[], nn.Module] | None = None,
+    position: nn.Module | None = None,
+    feedforward: Callable[[], nn.Module] | None = None,
+    mixer: Callable[[], nn.Module] | None = None,
+) -> Model:
+    norm = norm or (lambda: LayerNorm(s.width, s.eps))
+    position = position or LearnedPositions(s.context, s.width)
+    mixer = mixer or (lambda: Attention(s.width, s.heads, bias=True, dropout=s.dropout))
+    feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act))
+    steps = [Segments(s.segments, s.width), position, norm(), Dropout(s.dropout)]
+    blocks = [
+        Block(attention=PostNorm(mixer(), norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout))
+        for _ in range(s.layers)
+    ]
+    stack = Stack(Embedding(s.vocab, s.width, steps=steps), blocks)
+    heads = {
+        "none": lambda: None,
+        "masked-lm": lambda: LanguageHead(
+            s.width,
+            s.vocab,
+            tied=stack.embedding.tokens if s.tied else None,
+            bias=True,
+            transform=MaskedTransform(s.width, s.act, s.eps),
+        ),
+        "sequence": lambda: SequenceHead(Pooler(s.width), s.width, s.labels, dropout=s.dropout),
+        "token": lambda: TokenHead(s.width, s.labels, dropout=s.dropout),
+        "span": lambda: TokenHead(s.width, 2),
+        "mean": lambda: EmbeddingHead(Mean()),
+        "cls": lambda: EmbeddingHead(First()),
+    }
+    pooler = Pooler(s.width) if s.pooler and s.head == "none" else None
+    model = Model(stack, choose_head(s.head, heads), causal=False, pooler=pooler, max_positions=s.context)
+    initialise(model)
+    return model
+
+
+MODEL_TYPES = ("bert",)
+ARCHITECTURES = {
+    "BertForMaskedLM": "masked-lm",
+    "BertForSequenceClassification": "sequence",
+    "BertForTokenClassification": "token",
+    "BertForQuestionAnswering": "span",
+    "BertModel": "none",
+    "BertForPreTraining": "masked-lm",
+}
+
+
+def read(config: Mapping[str, Any]) -> Sizes:
+    keys = Keys(config, "bert")
+    keys.expect("position_embedding_type", "absolute")
+    keys.expect("is_decoder", False)
+    keys.expect("add_cross_attention", False)
+    keys.ignore("initializer_range", "classifier_dropout", "attention_probs_dropout_prob", "directionality")
+    keys.ignore(*(name for name in config if name.startswith("pooler_")))  # written by a converter, read by nobody
+    sizes = Sizes(
+        vocab=keys.size("vocab_size", 30522),
+        width=keys.size("hidden_size", 768),
+        layers=keys.size("num_hidden_layers", 12),
+        heads=keys.size("num_attention_heads", 12),
+        hidden=keys.size("intermediate_size", 3072),
+        context=keys.size("max_position_embeddings", 512),
+        segments=keys.size("type_vocab_size", 2),
+        eps=keys.take("layer_norm_eps", 1e-12),
+        act=keys.take("hidden_act", "gelu"),
+        dropout=keys.take("hidden_dropout_prob", 0.1),
+        tied=keys.take("tie_word_embeddings", True),
+        head=keys.head(ARCHITECTURES, "none"),
+        labels=keys.labels(),
+    )
+    keys.finish()
+    return sizes
+
+
+def write(s: Sizes) -> dict[str, Any]:
+    return {
+        "model_type": "bert",
+        "architectures": [{v: k for k, v in reversed(ARCHITECTURES.items())}.get(s.head, "BertModel")],
+        "vocab_size": s.vocab,
+        "hidden_size": s.width,
+        "num_hidden_layers": s.layers,
+        "num_attention_heads": s.heads,
+        "intermediate_size": s.hidden,
+        "max_position_embeddings": s.context,
+        "type_vocab_size": s.segments,
+        "layer_norm_eps": s.eps,
+        "hidden_act": s.act,
+        "hidden_dropout_prob": s.dropout,
+        "attention_probs_dropout_prob": s.dropout,
+        "tie_word_embeddings": s.tied,
+    }
+
+
+def weights(s: Sizes) -> list[Rule]:
+    body = "(bert.|)" if s.head not in ("none", "mean", "cls") else "(|bert.)"
+    layer, block, old = f"{body}encoder.layer.{{i}}", "stack.blocks.{i}", f"{body}embeddings"
+    masked = s.head == "masked-lm"
+    rules = [
+        Rule(f"{old}.word_embeddings", "stack.embedding.tokens"),
+        Rule(f"{old}.token_type_embeddings", "stack.embedding.steps.0"),
+        Rule(f"{old}.position_embeddings", "stack.embedding.steps.1"),
+        Rule(f"{old}.LayerNorm", "stack.embedding.steps.2"),
+        Rule(f"{layer}.attention.self.query", f"{block}.attention.inner.q"),
+        Rule(f"{layer}.attention.self.key", f"{block}.attention.inner.k"),
+        Rule(f"{layer}.attention.self.value", f"{block}.attention.inner.v"),
+        Rule(f"{layer}.attention.output.dense", f"{block}.attention.inner.out"),
+        Rule(f"{layer}.attention.output.LayerNorm", f"{block}.attention.norm"),
+        Rule(f"{layer}.intermediate.dense", f"{block}.feedforward.inner.up"),
+        Rule(f"{layer}.output.dense", f"{block}.feedforward.inner.down"),
+        Rule(f"{layer}.output.LayerNorm", f"{block}.feedforward.norm"),
+        Rule(f"{body}pooler.dense", "head.pool.dense" if s.head == "sequence" else "pooler.dense", optional=True),
+        ignore(f"{old}.position_ids", "cls.seq_relationship.(weight|bias)"),
+    ]
+    if masked:
+        rules += [
+            Rule("cls.predictions.transform.dense", "head.transform.dense"),
+            Rule("cls.predictions.transform.LayerNorm", "head.transform.norm"),
+            Rule("cls.predictions.bias", "head.bias"),
+            Rule("cls.predictions.decoder.bias", "head.bias", written=False),
+            tied("cls.predictions.decoder", "stack.embedding.tokens")
+            if s.tied
+            else Rule("cls.predictions.decoder", "head.tokens"),
+        ]
+    else:
+        rules += [Rule("qa_outputs" if s.head == "span" else "classifier", "head.out"), ignore("cls.predictions.*")]
+    return rules if s.head in ("none", "sequence") else [*rules, ignore(f"{body}pooler.dense.(weight|bias)")]

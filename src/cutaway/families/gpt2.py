@@ -1,0 +1,202 @@
+"""GPT-2 and GPT-3. Decoder · LayerNorm before · learned positions · multi-head · GELU · biases · tied.
+
+Radford et al. 2019 (GPT-2), Brown et al. 2020 (GPT-3, arXiv:2005.14165, table 2.1). Deviations: GPT-3 alternates dense and
+locally banded layers (section 2.1); its presets here are dense throughout, which changes no parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cutaway.attention import Causal
+from cutaway.layout import Keys, Rule, ignore, split_transposed, tied, transpose
+from cutaway.parts import (
+    Attention,
+    Block,
+    Dropout,
+    Embedding,
+    FeedForward,
+    LanguageHead,
+    Last,
+    LayerNorm,
+    LearnedPositions,
+    Model,
+    PreNorm,
+    SequenceHead,
+    Stack,
+    TokenHead,
+    choose_head,
+    initialise,
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    vocab: int = 50257
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    head_width: int = 64
+    hidden: int = 3072
+    context: int = 1024
+    eps: float = 1e-5
+    act: str = "gelu_new"
+    scaled: bool = True  # logits divided by sqrt(E)
+    scaled_by_layer: bool = False  # and by the layer's number (Mistral's GPT-2 runs, 2021)
+    tied: bool = True
+    dropout: float = 0.1
+    head: str = "lm"
+    labels: int = 2
+
+
+def _gpt3(layers: int, width: int, heads: int, head_width: int) -> Sizes:
+    return Sizes(50257, width, layers, heads, head_width, 4 * width, 2048)
+
+
+PRESETS = {
+    "gpt2": Sizes(),
+    "gpt2-medium": Sizes(width=1024, layers=24, heads=16, hidden=4096),
+    "gpt2-large": Sizes(width=1280, layers=36, heads=20, hidden=5120),
+    "gpt2-xl": Sizes(width=1600, layers=48, heads=25, hidden=6400),
+    "distilgpt2": Sizes(layers=6),
+    "gpt3-125m": _gpt3(12, 768, 12, 64),
+    "gpt3-350m": _gpt3(24, 1024, 16, 64),
+    "gpt3-760m": _gpt3(24, 1536, 16, 96),
+    "gpt3-1.3b": _gpt3(24, 2048, 24, 128),
+    "gpt3-2.7b": _gpt3(32, 2560, 32, 80),
+    "gpt3-6.7b": _gpt3(32, 4096, 32, 128),
+    "gpt3-13b": _gpt3(40, 5140, 40, 128),
+    "gpt3-175b": _gpt3(96, 12288, 96, 128),
+}
+# elements of the published weights; GPT-2's smallest is often misquoted as 117M. GPT-3's weights were never published
+PARAMETERS = {
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "distilgpt2": 81_912_576,
+}
+
+
+def compose(
+    s: Sizes,
+    *,
+    norm: Callable[[], nn.Module] | None = None,
+    position: nn.Module | None = None,
+    feedforward: Callable[[], nn.Module] | None = None,
+    mixer: Callable[[int], nn.Module] | None = None,
+) -> Model:
+    norm = norm or (lambda: LayerNorm(s.width, s.eps))
+    position = position or LearnedPositions(s.context, s.width)
+    scale = s.head_width**-0.5 if s.scaled else 1.0
+    mixer = mixer or (
+        lambda layer: Attention(
+            s.width,
+            s.heads,
+            head_width=s.head_width,
+            mask=Causal(),
+            bias=True,
+            scale=scale / (layer + 1) if s.scaled_by_layer else scale,
+            dropout=s.dropout,
+        )
+    )
+    feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act))
+    blocks = [
+        Block(
+            attention=PreNorm(norm(), mixer(layer), s.dropout),
+            feedforward=PreNorm(norm(), feedforward(), s.dropout),
+        )
+        for layer in range(s.layers)
+    ]
+    stack = Stack(Embedding(s.vocab, s.width, steps=[position, Dropout(s.dropout)]), blocks, norm())
+    heads = {
+        "lm": lambda: LanguageHead(s.width, s.vocab, tied=stack.embedding.tokens if s.tied else None),
+        "sequence": lambda: SequenceHead(Last(), s.width, s.labels, bias=False),
+        "token": lambda: TokenHead(s.width, s.labels, dropout=s.dropout),
+        "none": lambda: None,
+    }
+    model = Model(stack, choose_head(s.head, heads), causal=True, max_positions=s.context)
+    initialise(model)
+    return model
+
+
+MODEL_TYPES = ("gpt2",)
+ARCHITECTURES = {
+    "GPT2LMHeadModel": "lm",
+    "GPT2ForSequenceClassification": "sequence",
+    "GPT2ForTokenClassification": "token",
+    "GPT2Model": "none",
+}
+
+
+def read(config: Mapping[str, Any]) -> Sizes:
+    keys = Keys(config, "gpt2")
+    width, heads = keys.size("n_embd", 768), keys.size("n_head", 12)
+    keys.expect("add_cross_attention", False)
+    # how the reference computes, and its other heads' settings: none changes what is computed here
+    keys.ignore("reorder_and_upcast_attn", "summary_type", "summary_use_proj", "summary_activation", "n_ctx")
+    keys.ignore("summary_proj_to_labels", "summary_first_dropout", "initializer_range", "classifier_dropout")
+    keys.ignore("embd_pdrop", "attn_pdrop", "hidden_dropout")
+    sizes = Sizes(
+        vocab=keys.size("vocab_size", 50257),
+        width=width,
+        layers=keys.size("n_layer", 12),
+        heads=heads,
+        head_width=width // heads,
+        hidden=keys.size("n_inner", None) or 4 * width,
+        context=keys.size("n_positions", 1024),
+        eps=keys.take("layer_norm_epsilon", 1e-5),
+        act=keys.take("activation_function", "gelu_new"),
+        scaled=keys.take("scale_attn_weights", True),
+        scaled_by_layer=keys.take("scale_attn_by_inverse_layer_idx", False),
+        tied=keys.take("tie_word_embeddings", True),
+        dropout=keys.take("resid_pdrop", 0.1),
+        head=keys.head(ARCHITECTURES, "lm"),
+        labels=keys.labels(),
+    )
+    keys.finish()
+    return sizes
+
+
+def write(s: Sizes) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "architectures": [{v: k for k, v in ARCHITECTURES.items()}[s.head]],
+        "vocab_size": s.vocab,
+        "n_embd": s.width,
+        "n_layer": s.layers,
+        "n_head": s.heads,
+        "n_inner": s.hidden,
+        "n_positions": s.context,
+        "layer_norm_epsilon": s.eps,
+        "activation_function": s.act,
+        "scale_attn_weights": s.scaled,
+        "scale_attn_by_inverse_layer_idx": s.scaled_by_layer,
+        "tie_word_embeddings": s.tied,
+        "resid_pdrop": s.dropout,
+        "embd_pdrop": s.dropout,
+        "attn_pdrop": s.dropout,
+    }
+
+
+def weights(s: Sizes) -> list[Rule]:
+    layer, block = "(transformer.|)h.{i}", "stack.blocks.{i}"
+    attention = f"{block}.attention.inner"
+    return [
+        Rule("(transformer.|)wte", "stack.embedding.tokens"),
+        Rule("(transformer.|)wpe", "stack.embedding.steps.0"),
+        Rule(f"{layer}.ln_1", f"{block}.attention.norm"),
+        Rule(f"{layer}.attn.c_attn", (f"{attention}.q", f"{attention}.k", f"{attention}.v"), split_transposed(3)),
+        Rule(f"{layer}.attn.c_proj", f"{attention}.out", transpose),
+        Rule(f"{layer}.ln_2", f"{block}.feedforward.norm"),
+        Rule(f"{layer}.mlp.c_fc", f"{block}.feedforward.inner.up", transpose),
+        Rule(f"{layer}.mlp.c_proj", f"{block}.feedforward.inner.down", transpose),
+        Rule("(transformer.|)ln_f", "stack.norm"),
+        tied("lm_head", "stack.embedding.tokens") if s.tied else Rule("lm_head", "head.tokens"),
+        Rule("(score|classifier)" if s.head == "sequence" else "(classifier|score)", "head.out"),
+        ignore("(transformer.|)h.{i}.attn.(bias|masked_bias)"),
+    ]

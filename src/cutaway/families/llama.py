@@ -1,0 +1,239 @@
+"""LLaMA. Decoder · RMSNorm before · rotary · grouped k,v · SwiGLU · no biases.
+
+Touvron et al. 2023 (LLaMA, arXiv:2302.13971; Llama 2, arXiv:2307.09288), Grattafiori et al. 2024 (Llama 3), Jiang et
+al. 2023 (Mistral: the same with a sliding window), Allal et al. 2025 (SmolLM2). Deviations: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cutaway.attention import Causal, Full, Window
+from cutaway.layout import Keys, Rule, ignore, tied
+from cutaway.parts import (
+    Attention,
+    Block,
+    Embedding,
+    Gated,
+    LanguageHead,
+    Last,
+    Model,
+    PreNorm,
+    RMSNorm,
+    Rotary,
+    SequenceHead,
+    Stack,
+    TokenHead,
+    choose_head,
+    initialise,
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    hidden: int
+    head_width: int
+    context: int = 2048  # trained length; rotary works beyond it, only worse
+    rotary_base: float = 10_000.0
+    rotary_scaling: dict[str, Any] | None = None
+    window: int | None = None  # keys a query sees, its own included
+    eps: float = 1e-5
+    act: str = "silu"
+    attention_bias: bool = False
+    feedforward_bias: bool = False
+    tied: bool = False
+    dropout: float = 0.0
+    head: str = "lm"
+    labels: int = 2
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+PRESETS = {
+    "llama-7b": Sizes(32000, 4096, 32, 32, 32, 11008, 128),
+    "llama-13b": Sizes(32000, 5120, 40, 40, 40, 13824, 128),
+    "llama-30b": Sizes(32000, 6656, 60, 52, 52, 17920, 128),
+    "llama-65b": Sizes(32000, 8192, 80, 64, 64, 22016, 128),
+    "llama-2-7b": Sizes(32000, 4096, 32, 32, 32, 11008, 128, 4096),
+    "llama-2-13b": Sizes(32000, 5120, 40, 40, 40, 13824, 128, 4096),
+    "llama-2-70b": Sizes(32000, 8192, 80, 64, 8, 28672, 128, 4096),
+    "llama-3-8b": Sizes(128256, 4096, 32, 32, 8, 14336, 128, 8192, 5e5),
+    "llama-3-70b": Sizes(128256, 8192, 80, 64, 8, 28672, 128, 8192, 5e5),
+    "llama-3.1-8b": Sizes(128256, 4096, 32, 32, 8, 14336, 128, 131072, 5e5, LLAMA3),
+    "llama-3.2-1b": Sizes(128256, 2048, 16, 32, 8, 8192, 64, 131072, 5e5, {**LLAMA3, "factor": 32.0}, tied=True),
+    "llama-3.2-3b": Sizes(128256, 3072, 28, 24, 8, 8192, 128, 131072, 5e5, {**LLAMA3, "factor": 32.0}, tied=True),
+    "mistral-7b": Sizes(32000, 4096, 32, 32, 8, 14336, 128, 32768, window=4096),
+    "smollm2-135m": Sizes(49152, 576, 30, 9, 3, 1536, 64, 8192, 1e5, tied=True),
+    "smollm2-360m": Sizes(49152, 960, 32, 15, 5, 2560, 64, 8192, 1e5, tied=True),
+    "smollm2-1.7b": Sizes(49152, 2048, 24, 32, 32, 8192, 64, 8192, 1.3e5, tied=True),
+}
+# elements of the published weights: each model's safetensors index
+PARAMETERS = {
+    "llama-7b": 6_738_415_616,
+    "llama-13b": 13_015_864_320,
+    "llama-30b": 32_528_943_616,
+    "llama-65b": 65_285_660_672,
+    "llama-2-7b": 6_738_415_616,
+    "llama-2-13b": 13_015_864_320,
+    "llama-2-70b": 68_976_648_192,
+    "llama-3-8b": 8_030_261_248,
+    "llama-3-70b": 70_553_706_496,
+    "llama-3.1-8b": 8_030_261_248,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "mistral-7b": 7_241_732_096,
+    "smollm2-135m": 134_515_008,
+    "smollm2-360m": 361_821_120,
+    "smollm2-1.7b": 1_711_376_384,
+}
+
+
+def compose(
+    s: Sizes,
+    *,
+    norm: Callable[[], nn.Module] | None = None,
+    position: nn.Module | None = None,
+    feedforward: Callable[[], nn.Module] | None = None,
+    mixer: Callable[[], nn.Module] | None = None,
+) -> Model:
+    norm = norm or (lambda: RMSNorm(s.width, s.eps))
+    rotary = position or Rotary(s.head_width, s.rotary_base, scaling=s.rotary_scaling)
+    mask = Causal() & (Full() if s.window is None else Window(s.window))
+    mixer = mixer or (
+        lambda: Attention(
+            s.width,
+            s.heads,
+            s.kv_heads,
+            s.head_width,
+            mask=mask,
+            q_steps=[rotary],
+            k_steps=[rotary],
+            bias=s.attention_bias,
+            dropout=s.dropout,
+        )
+    )
+    feedforward = feedforward or (lambda: Gated(s.width, s.hidden, s.act, bias=s.feedforward_bias))
+    blocks = [
+        Block(attention=PreNorm(norm(), mixer()), feedforward=PreNorm(norm(), feedforward()))
+        for _ in range(s.layers)
+    ]
+    stack = Stack(Embedding(s.vocab, s.width), blocks, norm())
+    heads = {
+        "lm": lambda: LanguageHead(s.width, s.vocab, tied=stack.embedding.tokens if s.tied else None),
+        "sequence": lambda: SequenceHead(Last(), s.width, s.labels, bias=False),
+        "token": lambda: TokenHead(s.width, s.labels),
+        "none": lambda: None,
+    }
+    model = Model(stack, choose_head(s.head, heads), causal=True)
+    initialise(model)
+    return model
+
+
+MODEL_TYPES = ("llama", "mistral")
+ARCHITECTURES = {"ForCausalLM": "lm", "ForSequenceClassification": "sequence", "ForTokenClassification": "token"}
+
+
+def read(config: Mapping[str, Any]) -> Sizes:
+    keys = Keys(config, "llama")
+    width, heads, context = keys.size("hidden_size"), keys.size("num_attention_heads"), keys.size("max_position_embeddings", 2048)
+    base, scaling = rotary(keys, context)
+    window = keys.size("sliding_window", None) if config.get("model_type") == "mistral" else None
+    keys.expect("pretraining_tp", 1)
+    keys.ignore("initializer_range", "rope_interleaved", "is_llama_config")
+    sizes = Sizes(
+        vocab=keys.size("vocab_size"),
+        width=width,
+        layers=keys.size("num_hidden_layers"),
+        heads=heads,
+        kv_heads=keys.size("num_key_value_heads", heads),
+        hidden=keys.size("intermediate_size"),
+        head_width=keys.size("head_dim", None) or width // heads,
+        context=context,
+        rotary_base=base,
+        rotary_scaling=scaling,
+        window=window,
+        eps=keys.take("rms_norm_eps", 1e-6),
+        act=keys.take("hidden_act", "silu"),
+        attention_bias=keys.take("attention_bias", False),
+        feedforward_bias=keys.take("mlp_bias", False),
+        tied=keys.take("tie_word_embeddings", False),
+        dropout=keys.take("attention_dropout", 0.0),
+        head=keys.head(ARCHITECTURES, "lm"),
+        labels=keys.labels(),
+    )
+    keys.finish()
+    return sizes
+
+
+def rotary(keys: Keys, context: int) -> tuple[float, dict[str, Any] | None]:
+    """Base and scaling, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`."""
+    scaling = {**keys.take("rope_scaling", {}), **keys.take("rope_parameters", {})}
+    base = scaling.pop("rope_theta", None) or keys.take("rope_theta", 10_000.0)
+    keys.ignore("rope_theta")
+    kind = scaling.setdefault("rope_type", scaling.pop("type", "default"))
+    if kind in ("yarn", "llama3"):
+        scaling.setdefault("original_max_position_embeddings", context)
+    elif kind == "dynamic":
+        scaling["original_max_position_embeddings"] = context
+    return float(base), None if kind == "default" else scaling
+
+
+def write(s: Sizes) -> dict[str, Any]:
+    kind = "llama" if s.window is None else "mistral"
+    rope = {"rope_theta": s.rotary_base, **(s.rotary_scaling or {"rope_type": "default"})}
+    if rope["rope_type"] == "dynamic":
+        del rope["original_max_position_embeddings"]
+    config = {
+        "model_type": kind,
+        "architectures": [kind.capitalize() + {v: k for k, v in ARCHITECTURES.items()}.get(s.head, "Model")],
+        "vocab_size": s.vocab,
+        "hidden_size": s.width,
+        "num_hidden_layers": s.layers,
+        "num_attention_heads": s.heads,
+        "num_key_value_heads": s.kv_heads,
+        "intermediate_size": s.hidden,
+        "head_dim": s.head_width,
+        "max_position_embeddings": s.context,
+        "rope_parameters": rope,
+        "rms_norm_eps": s.eps,
+        "hidden_act": s.act,
+        "tie_word_embeddings": s.tied,
+        "attention_dropout": s.dropout,
+    }
+    if kind == "mistral":
+        return {**config, "sliding_window": s.window}
+    return {**config, "attention_bias": s.attention_bias, "mlp_bias": s.feedforward_bias}
+
+
+def weights(s: Sizes) -> list[Rule]:
+    layer, block = "(model.|)layers.{i}", "stack.blocks.{i}"
+    return [
+        Rule("(model.|)embed_tokens", "stack.embedding.tokens"),
+        Rule(f"{layer}.input_layernorm", f"{block}.attention.norm"),
+        Rule(f"{layer}.self_attn.q_proj", f"{block}.attention.inner.q"),
+        Rule(f"{layer}.self_attn.k_proj", f"{block}.attention.inner.k"),
+        Rule(f"{layer}.self_attn.v_proj", f"{block}.attention.inner.v"),
+        Rule(f"{layer}.self_attn.o_proj", f"{block}.attention.inner.out"),
+        Rule(f"{layer}.post_attention_layernorm", f"{block}.feedforward.norm"),
+        Rule(f"{layer}.mlp.gate_proj", f"{block}.feedforward.inner.gate"),
+        Rule(f"{layer}.mlp.up_proj", f"{block}.feedforward.inner.up"),
+        Rule(f"{layer}.mlp.down_proj", f"{block}.feedforward.inner.down"),
+        Rule("(model.|)norm", "stack.norm"),
+        tied("lm_head", "stack.embedding.tokens") if s.tied else Rule("lm_head", "head.tokens"),
+        Rule("score", "head.out"),
+        ignore("*rotary_emb.inv_freq"),
+    ]

@@ -1,0 +1,225 @@
+"""T5. Encoder-decoder · RMSNorm before · relative position bias · multi-head, unscaled · ReLU or GeGLU · no biases.
+
+Raffel et al. 2020 (arXiv:1910.10683); 1.1: Shazeer 2020 (GeGLU, untied); Flan: Chung et al. 2022; mT5: Xue et al. 2021.
+Deviations: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from cutaway.attention import Causal, Full, Mask
+from cutaway.errors import ConfigError
+from cutaway.layout import Keys, Rule, ignore, tied
+from cutaway.parts import (
+    Attention,
+    Block,
+    Dropout,
+    Embedding,
+    EncoderDecoder,
+    FeedForward,
+    Gated,
+    LanguageHead,
+    PreNorm,
+    RMSNorm,
+    Stack,
+    T5Bias,
+    initialise,
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    head_width: int = 64
+    decoder_layers: int | None = None  # None: as many as the encoder
+    act: str = "relu"
+    gated: bool = False
+    tied: bool = True  # one table for embedding and head; then the states are divided by sqrt(D) before the head
+    buckets: int = 32
+    max_distance: int = 128
+    eps: float = 1e-6
+    dropout: float = 0.1
+    start: int = 0
+    published: str = "t5"  # "mt5": the same architecture under another model type
+
+
+_ORIGINAL = {
+    "small": Sizes(32128, 512, 6, 8, 2048),
+    "base": Sizes(32128, 768, 12, 12, 3072),
+    "large": Sizes(32128, 1024, 24, 16, 4096),
+    "3b": Sizes(32128, 1024, 24, 32, 16384, 128),
+    "11b": Sizes(32128, 1024, 24, 128, 65536, 128),
+}
+_GATED = {
+    "small": Sizes(32128, 512, 8, 6, 1024, act="gelu_new", gated=True, tied=False),
+    "base": Sizes(32128, 768, 12, 12, 2048, act="gelu_new", gated=True, tied=False),
+    "large": Sizes(32128, 1024, 24, 16, 2816, act="gelu_new", gated=True, tied=False),
+    "xl": Sizes(32128, 2048, 24, 32, 5120, act="gelu_new", gated=True, tied=False),
+    "xxl": Sizes(32128, 4096, 24, 64, 10240, act="gelu_new", gated=True, tied=False),
+}
+PRESETS = {
+    **{f"t5-{name}": sizes for name, sizes in _ORIGINAL.items()},
+    **{f"t5-v1.1-{name}": sizes for name, sizes in _GATED.items()},
+    **{f"flan-t5-{name}": sizes for name, sizes in _GATED.items()},
+    **{f"mt5-{name}": replace(sizes, vocab=250112, published="mt5") for name, sizes in _GATED.items()},
+}
+# elements of the published weights, tied tables counted once: each model's checkpoint
+_GATED_COUNTS = {"small": 76_961_152, "base": 247_577_856, "large": 783_150_080, "xl": 2_849_757_184, "xxl": 11_135_332_352}
+PARAMETERS = {
+    "t5-small": 60_506_624,
+    "t5-base": 222_903_552,
+    "t5-large": 737_668_096,
+    "t5-3b": 2_851_598_336,
+    "t5-11b": 11_307_321_344,
+    **{f"t5-v1.1-{name}": count for name, count in _GATED_COUNTS.items()},
+    **{f"flan-t5-{name}": count for name, count in _GATED_COUNTS.items()},
+    "mt5-small": 300_176_768,
+    "mt5-base": 582_401_280,
+    "mt5-large": 1_229_581_312,
+    "mt5-xl": 3_742_619_648,
+    "mt5-xxl": 12_921_057_280,
+}
+
+
+def compose(
+    s: Sizes,
+    *,
+    norm: Callable[[], nn.Module] | None = None,
+    position: Callable[[bool], nn.Module] | None = None,
+    feedforward: Callable[[], nn.Module] | None = None,
+    mixer: Callable[..., nn.Module] | None = None,
+) -> EncoderDecoder:
+    norm = norm or (lambda: RMSNorm(s.width, s.eps))
+    position = position or (lambda both: T5Bias(s.heads, both, s.buckets, s.max_distance))
+    attention = mixer or Attention
+    inner = Gated if s.gated else FeedForward
+    feedforward = feedforward or (lambda: inner(s.width, s.hidden, s.act, bias=False, dropout=s.dropout))
+    table = Embedding(s.vocab, s.width, steps=[Dropout(s.dropout)])
+
+    def attend(mask: Mask, **kind: Any) -> nn.Module:
+        mixed = attention(s.width, s.heads, head_width=s.head_width, mask=mask, scale=1.0, dropout=s.dropout, **kind)
+        return PreNorm(norm(), mixed, s.dropout)
+
+    def feed() -> nn.Module:
+        return PreNorm(norm(), feedforward(), s.dropout)
+
+    two_way, one_way = position(True), position(False)  # each shared by all the layers of its stack
+    encoder = [Block(attention=attend(Full(), score_bias=two_way), feedforward=feed()) for _ in range(s.layers)]
+    decoder = [
+        Block(
+            attention=attend(Causal(), score_bias=one_way), cross=attend(Full(), cross=True), feedforward=feed()
+        )
+        for _ in range(s.decoder_layers or s.layers)
+    ]
+    head = LanguageHead(
+        s.width, s.vocab, tied=table.tokens if s.tied else None, scale=s.width**-0.5 if s.tied else 1.0
+    )
+    model = EncoderDecoder(Stack(table, encoder, norm()), Stack(table, decoder, norm()), head, start=s.start)
+    initialise(model)
+    return model
+
+
+MODEL_TYPES = ("t5", "mt5")
+
+
+def read(config: Mapping[str, Any]) -> Sizes:
+    keys = Keys(config, "t5")
+    published = keys.expect("model_type", *MODEL_TYPES)
+    tied_tables = keys.take("tie_word_embeddings", published == "t5")
+    tied_tables = tied_tables and published == "t5" and keys.take("scale_decoder_outputs", True)
+    default = "relu" if published == "t5" else "gated-gelu"
+    kind = keys.take("feed_forward_proj", default)
+    gate, _, act = kind.rpartition("-")
+    if gate not in ("", "gated"):
+        raise ConfigError(f"unknown feed_forward_proj {kind!r}; 'relu', 'gelu' and 'gated-gelu' are of the kind known")
+    if kind == "gated-gelu":
+        act = "gelu_new"
+    keys.ignore("dense_act_fn", "is_gated_act", "scale_decoder_outputs", "initializer_factor", "classifier_dropout")
+    keys.ignore("n_positions", "max_position_embeddings")  # the bias is relative: there is no last position
+    keys.expect("is_encoder_decoder", True)
+    architectures = config.get("architectures") or ["ForConditionalGeneration"]
+    if not architectures[0].endswith(("ForConditionalGeneration", "WithLMHeadModel")):
+        raise ConfigError(f"{architectures[0]} is not read here; T5's published ForConditionalGeneration is")
+    layers = keys.size("num_layers", 6)
+    sizes = Sizes(
+        vocab=keys.size("vocab_size", 32128),
+        width=keys.size("d_model", 512),
+        layers=layers,
+        heads=keys.size("num_heads", 8),
+        hidden=keys.size("d_ff", 2048),
+        head_width=keys.size("d_kv", 64),
+        decoder_layers=keys.size("num_decoder_layers", layers),
+        act=act,
+        gated=gate == "gated",
+        tied=tied_tables,
+        buckets=keys.size("relative_attention_num_buckets", 32),
+        max_distance=keys.size("relative_attention_max_distance", 128),
+        eps=keys.take("layer_norm_epsilon", 1e-6),
+        dropout=keys.take("dropout_rate", 0.1),
+        start=keys.take("decoder_start_token_id", None, int) or keys.take("pad_token_id", 0),
+        published=published,
+    )
+    keys.finish()
+    return sizes
+
+
+def write(s: Sizes) -> dict[str, Any]:
+    act = "gelu" if s.gated and s.act == "gelu_new" else s.act
+    return {
+        "model_type": s.published,
+        "architectures": [{"t5": "T5", "mt5": "MT5"}[s.published] + "ForConditionalGeneration"],
+        "is_encoder_decoder": True,
+        "vocab_size": s.vocab,
+        "d_model": s.width,
+        "num_layers": s.layers,
+        "num_decoder_layers": s.decoder_layers or s.layers,
+        "num_heads": s.heads,
+        "d_ff": s.hidden,
+        "d_kv": s.head_width,
+        "feed_forward_proj": f"gated-{act}" if s.gated else act,
+        "tie_word_embeddings": s.tied,
+        "relative_attention_num_buckets": s.buckets,
+        "relative_attention_max_distance": s.max_distance,
+        "layer_norm_epsilon": s.eps,
+        "dropout_rate": s.dropout,
+        "decoder_start_token_id": s.start,
+        "pad_token_id": 0,
+    }
+
+
+def weights(s: Sizes) -> list[Rule]:
+    table = "encoder.embedding.tokens"
+    rules = [
+        Rule("shared", table),
+        tied("encoder.embed_tokens", table),
+        tied("decoder.embed_tokens", table),
+        tied("lm_head", table) if s.tied else Rule("lm_head", "head.tokens"),
+        # the first releases carry a bias for cross-attention that the model never used
+        ignore("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),
+    ]
+    for stack, layers in ("encoder", ("attention", "feedforward")), ("decoder", ("attention", "cross", "feedforward")):
+        bias = "layer.0.SelfAttention.relative_attention_bias"
+        rules += [
+            Rule(f"{stack}.final_layer_norm", f"{stack}.norm"),
+            Rule(f"{stack}.block.0.{bias}", f"{stack}.blocks.0.attention.inner.score_bias"),
+        ]
+        for j, layer in enumerate(layers):
+            theirs, ours = f"{stack}.block.{{i}}.layer.{j}", f"{stack}.blocks.{{i}}.{layer}"
+            rules.append(Rule(f"{theirs}.layer_norm", f"{ours}.norm"))
+            if layer == "feedforward":
+                names = {"wi_0": "gate", "wi_1": "up", "wo": "down"} if s.gated else {"wi": "up", "wo": "down"}
+                inner = "DenseReluDense"
+            else:
+                names = {"q": "q", "k": "k", "v": "v", "o": "out"}
+                inner = {"attention": "SelfAttention", "cross": "EncDecAttention"}[layer]
+            rules += [Rule(f"{theirs}.{inner}.{a}", f"{ours}.inner.{b}") for a, b in names.items()]
+    return rules

@@ -1,0 +1,123 @@
+"""The Transformer. Encoder-decoder, or its decoder alone · LayerNorm after · sinusoidal positions · multi-head · ReLU.
+
+Vaswani et al. 2017 (arXiv:1706.03762). Deviations, each a size: `order="pre"` normalises before (as the authors' code came
+to do); `final_norm` adds a last norm to each stack (as `torch.nn.Transformer`); `norm="std"` divides by the unbiased
+standard deviation plus ε (as many tutorials), so that models trained with such code load; `encoder=False` is the decoder alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cutaway.attention import Causal, Full
+from cutaway.errors import ConfigError
+from cutaway.layout import Rule
+from cutaway.parts import (
+    Attention,
+    Block,
+    Dropout,
+    Embedding,
+    EncoderDecoder,
+    FeedForward,
+    LanguageHead,
+    LayerNorm,
+    Model,
+    PostNorm,
+    PreNorm,
+    SinusoidalPositions,
+    Stack,
+    StdNorm,
+    initialise,
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    vocab: int = 37000  # shared by source and target
+    width: int = 512
+    layers: int = 6
+    heads: int = 8
+    hidden: int = 2048
+    encoder: bool = True
+    order: str = "post"
+    norm: str = "layer"
+    final_norm: bool = False
+    eps: float = 1e-5
+    act: str = "relu"
+    attention_bias: bool = True
+    tied: bool = True
+    head_bias: bool = False
+    dropout: float = 0.1
+    start: int = 0
+
+
+PRESETS = {
+    "transformer-base": Sizes(),
+    "transformer-big": Sizes(width=1024, heads=16, hidden=4096, dropout=0.3),
+    "transformer-decoder": Sizes(encoder=False, final_norm=True),
+}
+PARAMETERS: dict[str, int] = {}  # table 3 of the paper rounds: 65 and 213 million
+
+
+def compose(
+    s: Sizes,
+    *,
+    norm: Callable[[], nn.Module] | None = None,
+    position: nn.Module | None = None,
+    feedforward: Callable[[], nn.Module] | None = None,
+    mixer: Callable[..., nn.Module] | None = None,
+) -> EncoderDecoder | Model:
+    if s.order not in ("post", "pre") or s.norm not in ("layer", "std"):
+        raise ConfigError(f"order is 'post' or 'pre' and norm 'layer' or 'std', not {s.order!r} and {s.norm!r}")
+    norm = norm or (lambda: {"layer": LayerNorm, "std": StdNorm}[s.norm](s.width, s.eps))
+    position = position or SinusoidalPositions(s.width)
+    attention = mixer or Attention
+    feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act, dropout=s.dropout))
+    table = Embedding(s.vocab, s.width, scale=s.width**0.5, steps=[position, Dropout(s.dropout)])
+
+    def residual(inner: nn.Module) -> nn.Module:
+        return PostNorm(inner, norm(), s.dropout) if s.order == "post" else PreNorm(norm(), inner, s.dropout)
+
+    def attend(**kind: Any) -> nn.Module:
+        return residual(attention(s.width, s.heads, bias=s.attention_bias, dropout=s.dropout, **kind))
+
+    def stack(block: Callable[[], Block]) -> Stack:
+        last = norm() if s.final_norm else None
+        return Stack(table, [block() for _ in range(s.layers)], last)
+
+    def head() -> LanguageHead:
+        return LanguageHead(s.width, s.vocab, tied=table.tokens if s.tied else None, bias=s.head_bias)
+
+    model: EncoderDecoder | Model
+    if s.encoder:
+        encoder = stack(lambda: Block(attention=attend(mask=Full()), feedforward=residual(feedforward())))
+        decoder = stack(
+            lambda: Block(
+                attention=attend(mask=Causal()), cross=attend(cross=True), feedforward=residual(feedforward())
+            )
+        )
+        model = EncoderDecoder(encoder, decoder, head(), start=s.start)
+    else:
+        decoder = stack(lambda: Block(attention=attend(mask=Causal()), feedforward=residual(feedforward())))
+        model = Model(decoder, head(), causal=True)
+    initialise(model, std=s.width**-0.5)  # embeddings of length 1 after the scale, as large as the positions
+    return model
+
+
+MODEL_TYPES = ()  # no published format: saved and loaded as cutaway's own
+
+
+def read(config: Mapping[str, Any]) -> Sizes:
+    raise ConfigError("the 2017 Transformer has no published configuration format; `cutaway.build` makes one")
+
+
+def write(s: Sizes) -> dict[str, Any]:
+    raise ConfigError("the 2017 Transformer has no Hugging Face format; save it with `cutaway.save`")
+
+
+def weights(s: Sizes) -> list[Rule]:
+    return []
