@@ -73,6 +73,24 @@ class Keys:
             )
         return value
 
+    def head(self, architectures: Mapping[str, str], default: str) -> str:
+        """Our name of the head that `architectures` asks for, by how the published class name ends."""
+        names = self.config.get("architectures")
+        if not isinstance(names, list) or not names or not isinstance(names[0], str):
+            return default
+        for published, ours in architectures.items():
+            if names[0].endswith(published):
+                return ours
+        if names[0].endswith("Model"):
+            return "none"
+        known = ", ".join(architectures)
+        raise ConfigError(f"the {self.family} config is of a {names[0]}; those that end in {known} are read")
+
+    def labels(self) -> int:
+        """How many classes the config names: `id2label`, or `num_labels`, or 2."""
+        names = self.config.get("id2label")
+        return len(names) if isinstance(names, Mapping) and names else self.size("num_labels", 2)
+
     def ignore(self, *names: str) -> None:
         """Keys that change no number the model computes."""
         self.asked.update(names)

@@ -66,13 +66,14 @@ PRESETS = {
     "gpt3-125m": _gpt3(12, 768, 12, 64),
     "gpt3-350m": _gpt3(24, 1024, 16, 64),
     "gpt3-760m": _gpt3(24, 1536, 16, 96),
-    "gpt3-1.3b": _gpt3(24, 2048, 24, 128),
+    "gpt3-1.3b": _gpt3(24, 2048, 16, 128),
     "gpt3-2.7b": _gpt3(32, 2560, 32, 80),
     "gpt3-6.7b": _gpt3(32, 4096, 32, 128),
-    "gpt3-13b": _gpt3(40, 5140, 40, 128),
+    "gpt3-13b": _gpt3(40, 5120, 40, 128),
     "gpt3-175b": _gpt3(96, 12288, 96, 128),
 }
-# elements of the published weights; GPT-2's smallest is often misquoted as 117M. GPT-3's weights were never published
+# elements of the published weights; GPT-2's smallest is often misquoted as 117M. GPT-3's weights were never published:
+# its sizes give the millions of table D.1, with 16 heads for 1.3B and width 5120 for 13B where table 2.1 misprints 24 and 5140
 PARAMETERS = {
     "gpt2": 124_439_808,
     "gpt2-medium": 354_823_168,
