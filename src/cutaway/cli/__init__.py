@@ -82,9 +82,7 @@ def _call(command: Callable[..., None], name: str, args: list[str]) -> int:
 
     about = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0]
     # tyro prints usage errors itself, and leaves with status 2
-    tyro.cli(
-        command, prog=f"cutaway {name}", description=about, args=args, config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    tyro.cli(command, prog=f"cutaway {name}", description=about, args=args, config=(tyro.conf.FlagCreatePairsOff,))
     return 0
 
 

@@ -44,12 +44,12 @@ def busy(what: str) -> Iterator[None]:
         yield
 
 
-def table(*columns: str, rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """A table on stdout; the columns whose name ends in `>` are aligned to the right."""
+def table(*columns: str, rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout; columns whose name ends in `>` are aligned to the right, and nameless ones have no header."""
     from rich.markup import escape
     from rich.table import Table
 
-    out = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    out = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
         right = column.endswith(">")
         out.add_column(column.rstrip(">"), justify="right" if right else "left")

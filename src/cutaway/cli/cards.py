@@ -1,0 +1,101 @@
+"""`cutaway models` and `cutaway card`: what there is, and what it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from cutaway.cli.output import Json, console, emit, size, table
+
+if TYPE_CHECKING:
+    from cutaway.lab.card import Card
+
+
+def models(*, json: Json = False) -> None:
+    """The families, their presets, and the parameter counts their authors published.
+
+    Example:
+        cutaway models
+    """
+    from cutaway import families
+
+    found = {name: families.get(name) for name in families.FAMILIES}
+    if json:
+        listed = {
+            name: {"identity": _identity(module), "presets": {p: module.PARAMETERS.get(p) for p in module.PRESETS}}
+            for name, module in found.items()
+        }
+        emit({"families": listed})
+        return
+    for name, module in found.items():
+        console().print(f"[bold]{name}[/bold]  {_identity(module)}", soft_wrap=True)
+        rows = [(f"  {p}", f"{module.PARAMETERS[p]:,}" if p in module.PARAMETERS else "–") for p in module.PRESETS]
+        table("  preset", "published parameters>", rows=rows)
+        print()
+
+
+def card(
+    model: Annotated[
+        str,
+        Positional,
+        arg(
+            metavar="PRESET_OR_SOURCE",
+            help="A preset (`cutaway models` lists them), or where a model is: a folder, a .gguf file, a hub id, "
+            "smollm2 or minilm.",
+        ),
+    ],
+    *,
+    context: Annotated[
+        int | None, arg(metavar="INT", help="Tokens looked back at. The model's longest if not given.")
+    ] = None,
+    batch: int = 1,
+    json: Json = False,
+) -> None:
+    """What a model is: its parts, its sizes, and the memory and work it takes. Loads no weights.
+
+    Examples:
+        cutaway card bert-base
+        cutaway card llama-65b --context 2048 --batch 8
+
+    Args:
+        batch: Sequences at once, for the KV cache.
+    """
+    from cutaway.lab import card as cards
+
+    found = cards.preset(model, context=context, batch=batch)
+    if json:
+        emit(found.json())
+    else:
+        show(found)
+
+
+def _identity(module: object) -> str:
+    return (module.__doc__ or "").strip().splitlines()[0]
+
+
+def show(card: Card) -> None:
+    """A card for people."""
+    out = console()
+    out.print(f"[bold]{card.name}[/bold]  ({card.family})")
+    out.print(card.identity + "\n", soft_wrap=True)
+    published = ""
+    if card.published_parameters is not None:
+        published = "  = published" if card.published_parameters == card.parameters else "  ≠ published"
+    rows = [
+        ("parameters", f"{card.parameters:,}{published}"),
+        ("layers", card.layers),
+        ("width", card.width),
+        ("FLOPs a token", f"{card.flops_per_token:,}"),
+    ]
+    if card.flops_per_source_token is not None:
+        rows.append(("FLOPs a source token", f"{card.flops_per_source_token:,}"))
+    rows.append(("AdamW state", size(card.adamw)))
+    table("", "", rows=rows)
+    print()
+    cache = card.kv_cache or {}
+    rows = [(dtype, size(n), size(cache[dtype]) if cache else "none") for dtype, n in card.weights.items()]
+    table("memory", "weights>", "KV cache>", rows=rows)
+    sequences = "a sequence" if card.batch == 1 else f"{card.batch} sequences"
+    out.print(f"(FLOPs and cache for {sequences} of {card.context:,} tokens)\n")
+    out.print(", ".join(f"{key} {value}" for key, value in card.sizes.items()), markup=False)
