@@ -68,9 +68,7 @@ class Keys:
             return allowed[0]
         if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
             choices = " or ".join(repr(a) for a in allowed)
-            raise ConfigError(
-                f"the {self.family} config has {name}: {_short(value)}; only {choices} is supported"
-            )
+            raise ConfigError(f"the {self.family} config has {name}: {_short(value)}; only {choices} is supported")
         return value
 
     def head(self, architectures: Mapping[str, str], default: str) -> str:
@@ -99,9 +97,7 @@ class Keys:
         """Raises `ConfigError` naming every key that holds a value and that nobody asked for."""
         unasked = {n: v for n, v in self.config.items() if n not in self.asked and n not in IRRELEVANT}
         left = {
-            n: v
-            for n, v in unasked.items()
-            if v not in (None, {}, []) and not (n in HARMLESS and v is HARMLESS[n])
+            n: v for n, v in unasked.items() if v not in (None, {}, []) and not (n in HARMLESS and v is HARMLESS[n])
         }
         if left:
             listed = ", ".join(f"{name}: {_short(value)}" for name, value in left.items())

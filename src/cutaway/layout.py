@@ -140,9 +140,7 @@ class Entry:
     op: Op
 
 
-def expand(
-    rules: Iterable[Rule], parameters: Iterable[str], names: Collection[str] | None = None
-) -> Iterator[Entry]:
+def expand(rules: Iterable[Rule], parameters: Iterable[str], names: Collection[str] | None = None) -> Iterator[Entry]:
     """The rules made concrete: each tensor of the checkpoint and the parameters it fills, in the model's order.
 
     `parameters` are the names of the model's parameters, `names` those of the checkpoint's tensors; without
@@ -151,9 +149,7 @@ def expand(
     rules, parameters = list(rules), list(parameters)
     concrete = [c for rule in rules for c in _concrete(rule, parameters)]
     available = (
-        {name for c in concrete if c.written for name in _alternatives(c.theirs)[:1]}
-        if names is None
-        else names
+        {name for c in concrete if c.written for name in _alternatives(c.theirs)[:1]} if names is None else names
     )
     entries: dict[str, Entry] = {}
     optional: set[str] = set()
@@ -174,9 +170,7 @@ def expand(
     ignored = [_pattern(rule.theirs) for rule in rules if not rule.ours]
     extra = [n for n in available if n not in entries and not any(p.fullmatch(n) for p in ignored)]
     if extra:
-        raise CheckpointError(
-            f"the checkpoint holds {_some(extra)}, which the model its config describes lacks"
-        )
+        raise CheckpointError(f"the checkpoint holds {_some(extra)}, which the model its config describes lacks")
     order = {name: place for place, name in enumerate(parameters)}
     yield from sorted(entries.values(), key=lambda entry: min(order[name] for name in entry.ours))
 
@@ -194,9 +188,7 @@ def _concrete(rule: Rule, parameters: Sequence[str]) -> Iterator[Rule]:
             numbers = {k: v for k, v in match.groupdict().items() if k != "suffix"}
             suffix = match["suffix"]
             theirs = rule.theirs + {".weight": ".(weight|gamma)", ".bias": ".(bias|beta)", "": ""}[suffix]
-            yield replace(
-                rule, theirs=theirs.format(**numbers), ours=tuple(o.format(**numbers) + suffix for o in ours)
-            )
+            yield replace(rule, theirs=theirs.format(**numbers), ours=tuple(o.format(**numbers) + suffix for o in ours))
 
 
 def _pattern(template: str, suffix: str = "") -> re.Pattern[str]:

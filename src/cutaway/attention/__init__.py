@@ -1,4 +1,4 @@
-"""What attention is (`scores`), who may look at whom (`masks`), how to compute it (`backends`), and how to watch (`record`)."""
+"""What attention is (`scores`), who looks at whom (`masks`), how to compute it (`backends`), how to watch (`record`)."""
 
 from cutaway.attention.backends import attend, backend
 from cutaway.attention.masks import Causal, Dense, Documents, Full, Mask, Padding, Prefix, Window

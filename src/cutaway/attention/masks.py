@@ -25,7 +25,7 @@ from cutaway.errors import ConfigError
 class Mask:
     """A predicate on positions. Subclasses are frozen, hence hashable: a forward builds each of them only once."""
 
-    def allowed(self, q_pos: Int[Tensor, "b 1 q 1"], k_pos: Int[Tensor, "b 1 1 k"]) -> Bool[Tensor, "..."]:
+    def allowed(self, q_pos: Int[Tensor, "#b 1 q 1"], k_pos: Int[Tensor, "#b 1 1 k"]) -> Bool[Tensor, "..."]:
         """True where the query may look at the key; broadcasts to (B, H, Q, K)."""
         raise NotImplementedError
 
@@ -44,7 +44,7 @@ class Mask:
             return Full()
         return self if self == other else Either(self, other)
 
-    def dense(self, q_pos: Int[Tensor, "b q"], k_pos: Int[Tensor, "b k"]) -> Bool[Tensor, "..."]:
+    def dense(self, q_pos: Int[Tensor, "#b q"], k_pos: Int[Tensor, "#b k"]) -> Bool[Tensor, "..."]:
         """The mask as a matrix, broadcastable to (B, H, Q, K)."""
         return self.allowed(q_pos[:, None, :, None], k_pos[:, None, None, :])
 
@@ -98,7 +98,7 @@ class Window(Mask):
 
 @dataclass(frozen=True)
 class Prefix(Mask):
-    """Everybody looks at the first `size` positions; `Causal() | Prefix(n)` is a prefix language model (T5, section 3.2.1)."""
+    """Everybody looks at the first `size` positions; `Causal() | Prefix(n)`: prefix language model (T5, section 3.2.1)."""
 
     size: int
 

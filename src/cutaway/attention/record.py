@@ -34,11 +34,11 @@ class Recorded:
             return weights(self.scores)
 
     @property
-    def q_pos(self) -> Int[Tensor, "b q"]:
+    def q_pos(self) -> Int[Tensor, "#b q"]:
         return self.scores.q_pos
 
     @property
-    def k_pos(self) -> Int[Tensor, "b k"]:
+    def k_pos(self) -> Int[Tensor, "#b k"]:
         return self.scores.k_pos
 
 
@@ -85,7 +85,7 @@ def recording() -> Iterator[Trace]:
 
 
 def note(site: str, kind: Literal["self", "cross"], scores: Scores, v: Tensor, cached: bool) -> None:
-    """Called at every attention site; does nothing unless somebody records (activation checkpointing's second run neither)."""
+    """Called at every attention site. Does nothing unless somebody records, nor in a checkpointed recomputation."""
     if torch.compiler.is_compiling():
         return
     trace = _trace.get()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -41,14 +41,14 @@ class Scores:
     own: bool = False
     packing: Packing = "any"
     owner: Hashable = None  # names the keys within one forward, so that layers share one dense mask
-    memo: dict[Hashable, Tensor] = field(default_factory=dict, repr=False)
+    memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.bias is not None and self.bias.ndim < 4:
             object.__setattr__(self, "bias", self.bias[(None,) * (4 - self.bias.ndim)])
 
     def dense(self) -> Bool[Tensor, "..."] | None:
-        """The mask with padding as a matrix broadcastable to (B, H, Q, K), built once a forward; None allows everything."""
+        """The mask with padding, broadcastable to (B, H, Q, K), built once a forward; None allows everything."""
         mask = self.mask if self.packing == "none" else self.mask & Padding()
         if isinstance(mask, Full):
             return None
@@ -74,7 +74,7 @@ def logits(scores: Scores) -> Float[Tensor, "b h q k"]:
 
 
 def masked_softmax(x: Float[Tensor, "b h q k"], allowed: Bool[Tensor, "..."] | None) -> Float[Tensor, "b h q k"]:
-    """Softmax over the allowed keys. A row without any is zero: neither NaN (as -inf gives) nor uniform (as a large number does)."""
+    """Softmax over the allowed keys. A row without any is zero: not NaN (as by -inf), not uniform (as by a large number)."""
     if allowed is None:
         return x.softmax(-1)
     # a finite fill keeps the empty row's gradient finite; the second fill makes it and every forbidden key exactly zero

@@ -95,7 +95,7 @@ class _Tiled(torch.autograd.Function):
                 allowed = _allowed(scores, i, j)
                 if not allowed.any():
                     continue
-                qi, kj, vj, doi = q[:, :, i].float(), k[:, :, j].float(), v[:, :, j].float(), do[:, :, i].float()
+                qi, kj, vj, doi = (q[:, :, i].float(), k[:, :, j].float(), v[:, :, j].float(), do[:, :, i].float())
                 x, slope = _logits(q[:, :, i], k[:, :, j], None if bias is None else _tile(bias, i, j), scores)
                 p = torch.exp(x - lse[:, :, i, None]).masked_fill(~allowed, 0.0)
                 dv[:, :, j] += p.transpose(-1, -2) @ doi
@@ -106,4 +106,4 @@ class _Tiled(torch.autograd.Function):
                 dx = dx * slope * scores.scale
                 dq[:, :, i] += dx @ kj
                 dk[:, :, j] += dx.transpose(-1, -2) @ qi
-        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None if db is None else db.to(bias.dtype), None
+        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db if db is None else db.to(bias.dtype), None

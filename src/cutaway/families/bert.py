@@ -70,7 +70,7 @@ PRESETS = {
     "all-minilm-l6": Sizes(width=384, layers=6, heads=12, hidden=1536),
     "all-minilm-l12": Sizes(width=384, layers=12, heads=12, hidden=1536),
 }
-# elements of the published encoders with their pooler, without pretraining heads: `transformers.BertModel` on each checkpoint
+# elements of the published encoders with their pooler, without pretraining heads: each checkpoint as a `BertModel`
 PARAMETERS = {
     "bert-base": 109_482_240,
     "bert-large": 335_141_888,

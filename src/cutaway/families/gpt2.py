@@ -1,7 +1,7 @@
 """GPT-2 and GPT-3. Decoder · LayerNorm before · learned positions · multi-head · GELU · biases · tied.
 
-Radford et al. 2019 (GPT-2), Brown et al. 2020 (GPT-3, arXiv:2005.14165, table 2.1). Deviations: GPT-3 alternates dense and
-locally banded layers (section 2.1); its presets here are dense throughout, which changes no parameter.
+Radford et al. 2019 (GPT-2), Brown et al. 2020 (GPT-3, arXiv:2005.14165, table 2.1). Deviations: GPT-3
+alternates dense and locally banded layers (section 2.1); its presets here are dense throughout, which changes no parameter.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ PRESETS = {
     "gpt3-175b": _gpt3(96, 12288, 96, 128),
 }
 # elements of the published weights; GPT-2's smallest is often misquoted as 117M. GPT-3's weights were never published:
-# its sizes give the millions of table D.1, with 16 heads for 1.3B and width 5120 for 13B where table 2.1 misprints 24 and 5140
+# its sizes give table D.1's millions, with 16 heads for 1.3B and width 5120 for 13B where table 2.1 has 24 and 5140
 PARAMETERS = {
     "gpt2": 124_439_808,
     "gpt2-medium": 354_823_168,
@@ -107,10 +107,7 @@ def compose(
     )
     feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act))
     blocks = [
-        Block(
-            attention=PreNorm(norm(), mixer(layer), s.dropout),
-            feedforward=PreNorm(norm(), feedforward(), s.dropout),
-        )
+        Block(attention=PreNorm(norm(), mixer(layer), s.dropout), feedforward=PreNorm(norm(), feedforward(), s.dropout))
         for layer in range(s.layers)
     ]
     stack = Stack(Embedding(s.vocab, s.width, steps=[position, Dropout(s.dropout)]), blocks, norm())

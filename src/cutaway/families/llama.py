@@ -128,8 +128,7 @@ def compose(
     )
     feedforward = feedforward or (lambda: Gated(s.width, s.hidden, s.act, bias=s.feedforward_bias))
     blocks = [
-        Block(attention=PreNorm(norm(), mixer()), feedforward=PreNorm(norm(), feedforward()))
-        for _ in range(s.layers)
+        Block(attention=PreNorm(norm(), mixer()), feedforward=PreNorm(norm(), feedforward())) for _ in range(s.layers)
     ]
     stack = Stack(Embedding(s.vocab, s.width), blocks, norm())
     heads = {
@@ -149,7 +148,11 @@ ARCHITECTURES = {"ForCausalLM": "lm", "ForSequenceClassification": "sequence", "
 
 def read(config: Mapping[str, Any]) -> Sizes:
     keys = Keys(config, "llama")
-    width, heads, context = keys.size("hidden_size"), keys.size("num_attention_heads"), keys.size("max_position_embeddings", 2048)
+    width, heads, context = (
+        keys.size("hidden_size"),
+        keys.size("num_attention_heads"),
+        keys.size("max_position_embeddings", 2048),
+    )
     base, scaling = rotary(keys, context)
     window = keys.size("sliding_window", None) if config.get("model_type") == "mistral" else None
     keys.expect("pretraining_tp", 1)

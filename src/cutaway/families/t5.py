@@ -73,7 +73,13 @@ PRESETS = {
     **{f"mt5-{name}": replace(sizes, vocab=250112, published="mt5") for name, sizes in _GATED.items()},
 }
 # elements of the published weights, tied tables counted once: each model's checkpoint
-_GATED_COUNTS = {"small": 76_961_152, "base": 247_577_856, "large": 783_150_080, "xl": 2_849_757_184, "xxl": 11_135_332_352}
+_GATED_COUNTS = {
+    "small": 76_961_152,
+    "base": 247_577_856,
+    "large": 783_150_080,
+    "xl": 2_849_757_184,
+    "xxl": 11_135_332_352,
+}
 PARAMETERS = {
     "t5-small": 60_506_624,
     "t5-base": 222_903_552,
@@ -115,14 +121,10 @@ def compose(
     two_way, one_way = position(True), position(False)  # each shared by all the layers of its stack
     encoder = [Block(attention=attend(Full(), score_bias=two_way), feedforward=feed()) for _ in range(s.layers)]
     decoder = [
-        Block(
-            attention=attend(Causal(), score_bias=one_way), cross=attend(Full(), cross=True), feedforward=feed()
-        )
+        Block(attention=attend(Causal(), score_bias=one_way), cross=attend(Full(), cross=True), feedforward=feed())
         for _ in range(s.decoder_layers or s.layers)
     ]
-    head = LanguageHead(
-        s.width, s.vocab, tied=table.tokens if s.tied else None, scale=s.width**-0.5 if s.tied else 1.0
-    )
+    head = LanguageHead(s.width, s.vocab, tied=table.tokens if s.tied else None, scale=s.width**-0.5 if s.tied else 1.0)
     model = EncoderDecoder(Stack(table, encoder, norm()), Stack(table, decoder, norm()), head, start=s.start)
     initialise(model)
     return model
@@ -157,7 +159,7 @@ def read(config: Mapping[str, Any]) -> Sizes:
         heads=keys.size("num_heads", 8),
         hidden=keys.size("d_ff", 2048),
         head_width=keys.size("d_kv", 64),
-        decoder_layers=keys.size("num_decoder_layers", layers),
+        decoder_layers=_unless(layers, keys.size("num_decoder_layers", layers)),
         act=act,
         gated=gate == "gated",
         tied=tied_tables,
@@ -170,6 +172,10 @@ def read(config: Mapping[str, Any]) -> Sizes:
     )
     keys.finish()
     return sizes
+
+
+def _unless(usual: int, count: int) -> int | None:
+    return None if count == usual else count
 
 
 def write(s: Sizes) -> dict[str, Any]:
@@ -206,7 +212,10 @@ def weights(s: Sizes) -> list[Rule]:
         # the first releases carry a bias for cross-attention that the model never used
         ignore("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),
     ]
-    for stack, layers in ("encoder", ("attention", "feedforward")), ("decoder", ("attention", "cross", "feedforward")):
+    for stack, layers in (
+        ("encoder", ("attention", "feedforward")),
+        ("decoder", ("attention", "cross", "feedforward")),
+    ):
         bias = "layer.0.SelfAttention.relative_attention_bias"
         rules += [
             Rule(f"{stack}.final_layer_norm", f"{stack}.norm"),

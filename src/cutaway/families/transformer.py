@@ -1,8 +1,9 @@
 """The Transformer. Encoder-decoder, or its decoder alone · LayerNorm after · sinusoidal positions · multi-head · ReLU.
 
-Vaswani et al. 2017 (arXiv:1706.03762). Deviations, each a size: `order="pre"` normalises before (as the authors' code came
-to do); `final_norm` adds a last norm to each stack (as `torch.nn.Transformer`); `norm="std"` divides by the unbiased
-standard deviation plus ε (as many tutorials), so that models trained with such code load; `encoder=False` is the decoder alone.
+Vaswani et al. 2017 (arXiv:1706.03762). Deviations, each a size: `order="pre"` normalises before (as the authors' code
+came to do); `final_norm` adds a last norm to each stack (as `torch.nn.Transformer`); `norm="std"` divides by the unbiased
+standard deviation plus ε (as many tutorials), so that models trained with such code load; `encoder=False` is the decoder
+alone.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class ScoreBias(Protocol):
     """A part that adds to the logits: T5's relative positions, ALiBi."""
 
     def __call__(
-        self, attention: Attention, q: Tensor, k: Tensor, ctx: Context, k_pos: Int[Tensor, "b k"], owner: object
+        self, attention: Attention, q: Tensor, k: Tensor, ctx: Context, k_pos: Int[Tensor, "#b k"], owner: object
     ) -> Float[Tensor, "..."]:
         """A bias that broadcasts to (B, H, Q, K)."""
         ...
@@ -101,7 +101,7 @@ class Attention(nn.Module):
             own=owner == "own",
             packing=ctx.memory_packing if self.cross else ctx.packing if owner == "own" else "any",
             owner=owner,
-            memo=ctx.memo,  # type: ignore[arg-type]
+            memo=ctx.memo,
         )
         note(ctx.site, "cross" if self.cross else "self", scores, v, cached=owner not in ("own", "memory"))
         mixed = attend(scores, v, self.dropout if self.training else 0.0)  # (B, H, Q, E)

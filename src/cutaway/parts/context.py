@@ -1,10 +1,10 @@
-"""What a part may know besides its input: where each token stands, what was remembered, and where in the model we are."""
+"""What a part may know besides its input: where tokens stand, what was remembered, where in the model we are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
@@ -34,7 +34,7 @@ class Context:
     memory_pos: Int[Tensor, "#b s"] | None = None
     memory_packing: Packing = "none"
     segments: Int[Tensor, "b q"] | None = None  # sentence A or B (BERT)
-    memo: dict[Hashable, object] = field(default_factory=dict, repr=False)  # shared by one forward
+    memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # shared by one forward
 
     def enter(self, name: str) -> Context:
         """The context of the part `name` inside this one."""
@@ -44,4 +44,4 @@ class Context:
         """What `build` makes, made once a forward: masks, rotary angles, position biases are shared by the layers."""
         if key not in self.memo:
             self.memo[key] = build()
-        return self.memo[key]  # type: ignore[return-value]
+        return self.memo[key]

@@ -1,7 +1,7 @@
 """The feed-forward network: the same two or three matrices applied to every token alone.
 
-    FeedForward   W₂ · act(W₁ x)                Vaswani et al. 2017, equation 2
-    Gated         W₂ · (act(W₁ x) ∘ W₃ x)       Shazeer 2020: SwiGLU (silu), GeGLU (gelu), ReGLU (relu)
+FeedForward   W₂ · act(W₁ x)                Vaswani et al. 2017, equation 2
+Gated         W₂ · (act(W₁ x) ∘ W₃ x)       Shazeer 2020: SwiGLU (silu), GeGLU (gelu), ReGLU (relu)
 """
 
 from __future__ import annotations

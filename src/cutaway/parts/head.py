@@ -76,9 +76,7 @@ class TokenHead(nn.Module):
 class SequenceHead(nn.Module):
     """W pool(x) + b."""
 
-    def __init__(
-        self, pool: nn.Module, width: int, labels: int, *, dropout: float = 0.0, bias: bool = True
-    ) -> None:
+    def __init__(self, pool: nn.Module, width: int, labels: int, *, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__()
         self.pool, self.out = pool, nn.Linear(width, labels, bias=bias)
         self.dropout = nn.Dropout(dropout)

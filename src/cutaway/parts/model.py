@@ -199,9 +199,9 @@ def context(
     else:
         pos = count(ids.shape[1], None if packing == "none" else padding, ids.device)
     fed = ids.shape[1] if state is None else state.fed
-    if max_positions is not None and (positions is not None or fed > max_positions):
-        if not torch.compiler.is_compiling():
-            check_length(int(pos.max()) + 1, max_positions)
+    may_exceed = max_positions is not None and (positions is not None or fed > max_positions)
+    if may_exceed and not torch.compiler.is_compiling():
+        check_length(int(pos.max()) + 1, max_positions)
     return Context(pos, packing, state, fresh)
 
 

@@ -1,7 +1,7 @@
 """Positions added to the embeddings, where the input tells the model the order of its tokens.
 
-    LearnedPositions      x + table[pos]                                          BERT, GPT-2
-    SinusoidalPositions   x + [sin(pos·ω), cos(pos·ω)], ω = 10000^(-2i/D)          Vaswani et al. 2017, section 3.5
+LearnedPositions      x + table[pos]                                          BERT, GPT-2
+SinusoidalPositions   x + [sin(pos·ω), cos(pos·ω)], ω = 10000^(-2i/D)          Vaswani et al. 2017, section 3.5
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cutaway.parts.context import Context
 
 
 class LearnedPositions(nn.Module):
-    """One learned vector a position, for `count` positions; `offset` rows stand unused before the first (RoBERTa: 2)."""
+    """One learned vector a position, for `count` positions; `offset` rows before the first are unused (RoBERTa: 2)."""
 
     def __init__(self, count: int, width: int, offset: int = 0) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class SinusoidalPositions(nn.Module):
         self.width, self.base, self.halves = width, base, halves
 
     def table(self, pos: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        """PE(pos, 2i) = sin(pos·ω_i), PE(pos, 2i+1) = cos(pos·ω_i), in float32 (angles in float64: exact for long texts)."""
+        """PE(pos, 2i) = sin(pos·ω_i), PE(pos, 2i+1) = cos(pos·ω_i), in float32 (angles in float64)."""
         even = torch.arange(0, self.width, 2, device=pos.device)
         wide = torch.float32 if pos.device.type == "mps" else torch.float64
         angle = pos[..., None].to(wide) * self.base ** (-even.to(wide) / self.width)  # (B, T, ceil(D/2))

@@ -1,8 +1,8 @@
 """Residual connections: where the norm stands decides how the signal travels through the layers.
 
-    PostNorm    norm(x + f(x))            the 2017 Transformer, BERT
-    PreNorm     x + f(norm(x))            GPT-2, LLaMA, T5 (Xiong et al. 2020)
-    Sandwich    x + norm₂(f(norm₁(x)))    Gemma 2 (Ding et al. 2021, section 2.4)
+PostNorm    norm(x + f(x))            the 2017 Transformer, BERT
+PreNorm     x + f(norm(x))            GPT-2, LLaMA, T5 (Xiong et al. 2020)
+Sandwich    x + norm₂(f(norm₁(x)))    Gemma 2 (Ding et al. 2021, section 2.4)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rotary position embedding: queries and keys turn by an angle that grows with their position (Su et al. 2021, section 3.2).
+"""Rotary position embedding: queries and keys turn by an angle that grows with position (Su et al. 2021, section 3.2).
 
 The pair (x, y) at position p becomes (x cos pω - y sin pω, x sin pω + y cos pω), so that q·k depends on p - p' alone.
 Pair i turns at ω_i = base^(-2i/R) over the first R of the head's E numbers. Pairs are (i, i + R/2) in LLaMA's published
@@ -41,12 +41,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
         "mscale_all_dim": None,
         "truncate": True,
     },
-    "llama3": {
-        "factor": ...,
-        "low_freq_factor": ...,
-        "high_freq_factor": ...,
-        "original_max_position_embeddings": ...,
-    },
+    "llama3": {"factor": ..., "low_freq_factor": ..., "high_freq_factor": ..., "original_max_position_embeddings": ...},
     "factors": {"factors": ...},
 }
 

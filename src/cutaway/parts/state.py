@@ -1,4 +1,4 @@
-"""What a model remembers between calls: preallocated buffers, written in place, so that a new token costs O(1) besides attention.
+"""What a model remembers between calls: buffers made once and written in place, so a new token costs O(1) besides attention.
 
 Slot rule, for full and bounded buffers alike: position p lives in slot p mod capacity. One more slot is a bin where
 padding goes. So rows stay compact, each row has its own length, and the side of the padding does not matter.
@@ -48,7 +48,7 @@ class KV:
     slots: Slots
 
     def extend(self, k: Tensor, v: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor, object]:
-        """Remember the new keys and values (B, G, Q, E), and say what to attend to: k, v, positions, and whose they are."""
+        """Remember the new keys and values (B, G, Q, E); returns what to attend to: k, v, positions, and whose they are."""
         rows, q = k.shape[0], k.shape[2]
         slots, owner = self.slots, self.slots.capacity
         pos = ctx.pos.expand(rows, -1)
@@ -134,7 +134,7 @@ class State:
         return pos[:1] if padding is None and self.calls == 1 else pos
 
     def kv(self, site: str, k: Tensor, v: Tensor, window: int | None) -> KV:
-        """The buffers of a site, made on first use, in the dtype and on the device of its keys (zeros: a NaN would leak)."""
+        """The buffers of a site, made on first use in its keys' dtype and device. Zeros: a NaN in an empty slot would leak."""
         found = self.sites.get(site)
         if isinstance(found, KV):
             return found
