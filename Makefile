@@ -62,7 +62,7 @@ format: $(VENV)/.with-lint ## put the code into the house style
 	@$(BIN)/ruff format .
 
 docs: $(VENV)/.with-docs ## the site, into site/; warnings are errors
-	@$(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "the site is in site/index.html"
 
 bench: $(VENV)/.with-test $(VENV)/.weights ## the comparisons in benchmarks/
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
