@@ -19,9 +19,10 @@ def _families() -> str:
     for name in families.FAMILIES:
         module = families.get(name)
         doc = (module.__doc__ or "").strip().splitlines()
-        read = ", ".join(f"`{kind}`" for kind in module.MODEL_TYPES) or "none: it has no published format"
+        read = ", ".join(f"`{kind}`" for kind in module.MODEL_TYPES)
         out += [f"## {name}", "", doc[0], "", " ".join(doc[1:]).strip(), ""]
-        out += [f"Reads and writes `config.json` of model type: {read}.", ""]
+        if read:
+            out += [f"Reads and writes `config.json` of model type {read}.", ""]
         out += ["| preset | published parameters |", "| --- | ---: |"]
         counts = module.PARAMETERS
         out += [f"| `{preset}` | {f'{counts[preset]:,}' if preset in counts else '–'} |" for preset in module.PRESETS]

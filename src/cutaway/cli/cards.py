@@ -43,11 +43,13 @@ def card(
             metavar="PRESET_OR_SOURCE",
             help="A preset (`cutaway models` lists them), or where a model is: a folder, a .gguf file, a hub id, "
             "smollm2 or minilm.",
+            help_behavior_hint="",
         ),
     ],
     *,
     context: Annotated[
-        int | None, arg(metavar="INT", help="Tokens looked back at. The model's longest if not given.")
+        int | None,
+        arg(metavar="INT", help="Tokens looked back at. The model's longest if not given.", help_behavior_hint=""),
     ] = None,
     batch: int = 1,
     json: Json = False,

@@ -3,19 +3,27 @@
 import json as _json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cutaway.api import Loaded
+
 _WHERE = (
     "Where the model is: a folder in the Hugging Face layout, a .gguf file, a hub id such as gpt2, "
     "or an installed package of weights (smollm2, minilm)."
 )
-Source = Annotated[str, Positional, arg(metavar="SOURCE", help=_WHERE)]
-Json = Annotated[bool, arg(help="Print one JSON object, and nothing else, on stdout.")]
+Source = Annotated[str, Positional, arg(metavar="SOURCE", help=_WHERE, help_behavior_hint="")]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    arg(
+        metavar="DTYPE", help="float32, bfloat16 or float16; as the source has it if not given.", help_behavior_hint=""
+    ),
+]
+Json = Annotated[bool, arg(help="Print one JSON object, and nothing else, on stdout.", help_behavior_hint="")]
 
 
 def emit(payload: dict[str, Any]) -> None:
@@ -65,3 +73,15 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:,.1f} TiB"
+
+
+def opened(source: str, dtype: str | None = None) -> "Loaded":
+    """The model that a source leads to, in evaluation mode."""
+    import torch
+
+    from cutaway import api
+
+    with busy(f"loading {source}"):
+        loaded = api.load(source, dtype=None if dtype is None else getattr(torch, dtype))
+    loaded.model.eval()
+    return loaded

@@ -1,0 +1,137 @@
+"""`cutaway embed`, `cutaway inspect` and `cutaway convert`: what else to do with a source."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from cutaway.cli.output import Dtype, Json, Source, busy, console, emit, opened, table
+from cutaway.errors import CutawayError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Text = Annotated[str, Positional, arg(metavar="TEXT", help="What the model reads.", help_behavior_hint="")]
+
+
+def embed(
+    source: Source,
+    texts: Annotated[
+        tuple[str, ...],
+        Positional,
+        arg(metavar="TEXT...", help="Sentences; - reads one a line from standard input.", help_behavior_hint=""),
+    ],
+    *,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Turn sentences into vectors of length 1, and show how similar they are (the cosine: 1 is the same meaning).
+
+    Example:
+        cutaway embed minilm "A cat sits." "A kitten is sitting." "Stocks fell."
+
+    With --json: {"embeddings" (one list a text), "similarities" (a matrix), "texts"}.
+    """
+    read = [line for line in sys.stdin.read().splitlines() if line] if texts == ("-",) else list(texts)
+    if not read:
+        raise CutawayError("embed needs at least one text")
+    vectors = vectors_of(opened(source, dtype), read)
+    similar = (vectors @ vectors.T).tolist()
+    if json:
+        emit({"embeddings": vectors.tolist(), "similarities": similar, "texts": read})
+        return
+    rows = [(i + 1, *(f"{x:.3f}" for x in row), text) for i, (row, text) in enumerate(zip(similar, read, strict=True))]
+    table("", *(f"{i + 1}>" for i in range(len(read))), "text", rows=rows)
+    console().print(f"\n{len(read)} vectors of width {vectors.shape[1]}; the cosine of each pair")
+
+
+def vectors_of(loaded: Any, texts: list[str]) -> Tensor:
+    """(B, D) float32, each of length 1. A bare encoder's states are averaged, as sentence encoders do."""
+    import torch
+
+    from cutaway.parts import EmbeddingHead, Mean, Model
+    from cutaway.parts.model import context
+
+    model = loaded.model
+    if not isinstance(model, Model) or not (model.head is None or isinstance(model.head, EmbeddingHead)):
+        raise CutawayError(
+            f"this {loaded.family} model has a head for another task and gives no embedding; minilm does"
+        )
+    ids, padding = loaded.tokenizer.encode_batch(texts, side="right")
+    with torch.no_grad():
+        out = model(ids, padding)
+        if model.head is None:
+            out = EmbeddingHead(Mean())(out, context(model.stack, ids, padding, None, None, None))
+    return torch.nn.functional.normalize(out.float(), dim=-1)
+
+
+def inspect(
+    source: Source,
+    text: Text,
+    *,
+    out: Path = Path("inspect.html"),
+    target: Annotated[
+        str | None, arg(metavar="TEXT", help="What the decoder reads, in an encoder-decoder.", help_behavior_hint="")
+    ] = None,
+    theme: Literal["light", "dark"] = "light",
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Draw where each layer and head looks in a text, what the model expects next, and how it knows positions.
+
+    Examples:
+        cutaway inspect minilm "The cat sat on the mat because it was tired." --out cat.html
+        cutaway inspect smollm2 "The capital of France is" --out france.png
+
+    An .html page stands alone and opens without a network; .png and .svg show every layer and head at a glance.
+    With --json: {"out", "tokens", "attention" (of each kind: layers, heads)}.
+
+    Args:
+        out: Where to write: .html, .png or .svg.
+        theme: Of a .png or .svg; a page follows the reader's system.
+    """
+    from cutaway.inspection import inspect as look
+
+    loaded = opened(source, dtype)
+    with busy("drawing"):
+        found = look(loaded, text, target)
+        path = found.save(out, theme=theme)
+    if not json:
+        console().print(f"wrote {path}", soft_wrap=True, markup=False)
+        return
+    kinds = {kind: {"layers": len(p.layers), "heads": len(p.heads)} for kind, p in found.patterns.items()}
+    emit({"out": str(path), "tokens": list(found.tokens), "attention": kinds})
+
+
+def convert(
+    source: Source,
+    folder: Annotated[
+        Path, Positional, arg(metavar="FOLDER", help="Where to write; made if it is not there.", help_behavior_hint="")
+    ],
+    *,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Write a model as a folder in the Hugging Face layout: config, safetensors, tokenizer. transformers reads it too.
+
+    Example:
+        cutaway convert smollm2 ./smollm2-hf --dtype bfloat16
+
+    With --json: {"folder", "family", "parameters", "files"}.
+    """
+    from cutaway import api
+
+    loaded = opened(source, dtype)
+    with busy(f"writing {folder}"):
+        api.save(loaded, folder)
+    files = sorted(p.name for p in folder.iterdir())
+    parameters = sum(p.numel() for p in loaded.model.parameters())
+    if json:
+        emit({"folder": str(folder), "family": loaded.family, "parameters": parameters, "files": files})
+    else:
+        console().print(
+            f"wrote {parameters:,} parameters to {folder}: {', '.join(files)}", soft_wrap=True, markup=False
+        )

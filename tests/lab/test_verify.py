@@ -1,0 +1,73 @@
+"""`verify` finds no difference where there is none, and finds the smallest one where somebody made it."""
+
+import pytest
+import torch
+from tests.families.oracles import CASES, counterpart, reference
+
+from cutaway.errors import CutawayError
+from cutaway.lab import verify
+
+BY_NAME = {case.name: case for case in CASES}
+FIRST = [next(c for c in CASES if c.family == family) for family in ("gpt2", "llama", "bert", "t5")]
+
+
+def both(case):
+    theirs = reference(case).eval()
+    return counterpart(theirs).eval(), theirs
+
+
+def ids():
+    return torch.randint(3, 99, (1, 11))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_variant_compares_state_by_state(case):
+    ours, theirs = both(case)
+    rows, _ = verify.compare(ours, theirs, ids())
+    assert max(row.max_rel_error for row in rows) < 1e-5
+    layers = (
+        len(ours.encoder.blocks) + len(ours.decoder.blocks) + 2
+        if hasattr(ours, "encoder")
+        else len(ours.stack.blocks) + 1
+    )
+    assert len(rows) == layers + 1
+
+
+@pytest.mark.parametrize("case", FIRST, ids=lambda case: case.name)
+def test_a_change_in_one_layer_shows_from_there_on(case):
+    ours, theirs = both(case)
+    blocks = ours.decoder.blocks if hasattr(ours, "decoder") else ours.stack.blocks
+    with torch.no_grad():
+        blocks[1].feedforward.inner.down.weight.mul_(1.001)
+    rows, _ = verify.compare(ours, theirs, ids())
+    rows = [row for row in rows if not row.name.startswith("encoder")]
+    wrong = [row.name.removeprefix("decoder ") for row in rows if row.max_rel_error > 1e-5]
+    assert wrong[:2] == ["block 2", "block 3"]
+    assert len(wrong) == 3
+
+
+def test_half_precision_comes_with_a_yardstick():
+    case = FIRST[1]
+    ours, theirs = both(case)
+    given = ids()
+    _, exact = verify.compare(ours, theirs, given)
+    rows, _ = verify.compare(ours.bfloat16(), theirs.bfloat16(), given, exact)
+    assert all(row.yardstick is not None for row in rows)
+    assert rows[-1].yardstick > 1e-4
+    assert rows[-1].max_rel_error < 10 * rows[-1].yardstick
+
+
+def test_different_models_are_refused():
+    ours, _ = both(BY_NAME["gpt2-as-published"])
+    _, theirs = both(BY_NAME["gpt2-body-alone"])
+    with pytest.raises(CutawayError, match="not the same model"):
+        verify.compare(ours, theirs, ids())
+
+
+@pytest.mark.parametrize("case", [c for c in FIRST if c.family != "bert"], ids=lambda case: case.name)
+def test_greedy_continuations_agree(case):
+    ours, theirs = both(case)
+    given = ids()
+    mine, peer = verify.continued(ours, theirs, given, 12)
+    assert mine == peer
+    assert len(mine) == 12
