@@ -1,0 +1,7 @@
+"""From a model's logits to text: sampling, the decoding loop, beam search."""
+
+from cutaway.generation.beam import Beams
+from cutaway.generation.decode import Generation, Stream, generate, stream
+from cutaway.generation.sampling import Sampling, probabilities, sample
+
+__all__ = ["Beams", "Generation", "Sampling", "Stream", "generate", "probabilities", "sample", "stream"]

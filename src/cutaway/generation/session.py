@@ -1,0 +1,195 @@
+"""One generation from prompts to answers: what was asked for, checked once, and the loop that does it."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import CutawayError
+from cutaway.generation.answer import Answer
+from cutaway.generation.beam import Beams, beam_search
+from cutaway.generation.filters import seen_tokens
+from cutaway.generation.prompts import Prompt, as_rows, limits
+from cutaway.generation.runner import Runner
+from cutaway.generation.sampling import Sampling, as_floats
+from cutaway.parts.model import EncoderDecoder
+
+SEEDS = 2**62  # below the largest seed a generator takes, with room for seed + answer number
+
+
+class Session:
+    """Prompts, settings and growing answers of one call. The arguments are those of `generate`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        padding: Tensor | None = None,
+        target: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        max_new_tokens: int = 128,
+        num_return: int = 1,
+        eos: int | Iterable[int] | None = None,
+        stop: str | Iterable[str] = (),
+        tokenizer: Any = None,
+        bos: int | None = None,
+        cache: bool = True,
+    ) -> None:
+        if not getattr(model, "causal", False):
+            raise CutawayError("this model cannot generate: it reads in both directions. Take a decoder.")
+        self.model, self.sampling, self.cache = model, sampling, cache
+        vocab = int(model.vocab)  # type: ignore[arg-type]
+        self.num_return = whole("num_return", num_return)
+        if bos is None and tokenizer is not None:
+            bos = tokenizer.bos_id
+        rows = as_rows(prompt, padding, vocab=vocab, tokenizer=tokenizer, bos=bos)
+        self.sources: list[list[int]] | None = None
+        self.prompts = rows
+        positions: int | None = getattr(model, "max_positions", None)
+        if isinstance(model, EncoderDecoder):
+            limits(rows, 1, positions)
+            self.sources = rows
+            self.prompts = _targets(target, len(rows), model.start, vocab)
+        elif target is not None:
+            raise CutawayError(
+                "target: only an encoder-decoder has one; put what the answer begins with in the prompt."
+            )
+        self.limits = limits(self.prompts, whole("max_new_tokens", max_new_tokens), positions)
+        if min(self.limits) < max_new_tokens:
+            warnings.warn(
+                f"max_new_tokens lowered from {max_new_tokens:,} to {min(self.limits):,} for the longest prompt: "
+                f"the model has {positions:,} positions.",
+                stacklevel=3,
+            )
+        ends = (() if tokenizer is None else tokenizer.eos_ids) if eos is None else eos
+        self.eos = frozenset((ends,) if isinstance(ends, int) else ends)
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        if stop and tokenizer is None:
+            raise CutawayError("stop: strings are found in text, so they need tokenizer=; for token ids use eos=.")
+        self.stop = stop
+        self.texts = tokenizer is not None
+        self.answers = [
+            Answer(limit, self.eos, stop, tokenizer) for limit in self.limits for _ in range(self.num_return)
+        ]
+        self.scores: list[float] | None = None
+
+    @torch.inference_mode()
+    def run(self, seed: int | Sequence[int] | None = None) -> Iterator[list[tuple[int, int, str]]]:
+        """Step by step: the answers that still go on, each with its new token and the text that became certain."""
+        with evaluating(self.model):
+            runner, logits = self._start()
+            seen = self._seen(logits)
+            uniform = None if self.sampling.greedy else self._uniform(seed).to(logits.device)
+            if self.num_return > 1:
+                spread = torch.arange(len(self.prompts), device=logits.device).repeat_interleave(self.num_return)
+                logits, seen = logits[spread], None if seen is None else seen[spread]
+                runner.reorder(spread)
+            live = list(range(len(self.answers)))
+            for step in range(max(self.limits)):
+                chance = None if uniform is None else uniform[:, step]
+                ids = self.sampling.choose(as_floats(logits), seen, chance)
+                yield [(i, token, self.answers[i].push(token)) for i, token in zip(live, ids.tolist(), strict=True)]
+                kept = [place for place, i in enumerate(live) if self.answers[i].finish is None]
+                if not kept:
+                    return
+                if seen is not None:
+                    seen.scatter_(1, ids[:, None], True)
+                if len(kept) < len(live):  # finished rows leave, so that they cost nothing
+                    live = [live[place] for place in kept]
+                    index = torch.tensor(kept, device=ids.device)
+                    runner.reorder(index)
+                    ids = ids[index]
+                    seen = None if seen is None else seen[index]
+                    uniform = None if uniform is None else uniform[index]
+                logits = runner.next(ids)
+
+    @torch.inference_mode()
+    def search(self, beams: Beams) -> None:
+        """Fill the answers with the best sequences of a beam search."""
+        settings = self.sampling
+        if not settings.greedy or any(x is not None for x in (settings.top_k, settings.top_p, settings.min_p)):
+            raise CutawayError("beams: beam search draws nothing; leave temperature at 0, top_k, top_p, min_p out.")
+        if self.num_return > beams.width:
+            raise CutawayError(f"num_return: {beams.width} beams give at most {beams.width}, not {self.num_return}.")
+        if self.stop:
+            raise CutawayError("stop: beam search ends at eos tokens only; leave stop out, or search without beams.")
+        with evaluating(self.model):
+            runner, logits = self._start()
+            rows = torch.tensor(self.limits, device=logits.device)
+            eos = torch.tensor(sorted(self.eos), dtype=torch.int64, device=logits.device)
+            sequences, scores = beam_search(
+                runner, logits, rows, beams, eos, self._seen(logits), settings.repetition_penalty
+            )
+        best = [ids for row in sequences for ids in row[: self.num_return]]
+        self.scores = [score for row in scores for score in row[: self.num_return]]
+        for answer, ids in zip(self.answers, best, strict=True):
+            for token in ids:
+                answer.push(token)
+
+    def _start(self) -> tuple[Runner, Tensor]:
+        runner = Runner(self.model, self.prompts, max(self.limits), self.sources, self.cache)
+        return runner, runner.first()
+
+    def _seen(self, logits: Tensor) -> Tensor | None:
+        """Which tokens each prompt has, (B, V), if anything depends on it; padding is no token."""
+        if self.sampling.repetition_penalty == 1:
+            return None
+        longest = max(len(row) for row in self.prompts)
+        return seen_tokens(torch.tensor([[*row, *[-1] * (longest - len(row))] for row in self.prompts]), logits)
+
+    def _uniform(self, seed: int | Sequence[int] | None) -> Tensor:
+        """The random numbers of each answer, (B * num_return, steps), from a generator of its own."""
+        rows = len(self.prompts)
+        if seed is None:
+            seeds: Sequence[int] = torch.randint(SEEDS, (rows,)).tolist()
+        elif isinstance(seed, Sequence):
+            seeds = seed
+        else:
+            seeds = [seed] * rows
+        if len(seeds) != rows:
+            raise CutawayError(f"seed: {len(seeds)} seeds for {rows} prompts; give one, or one a prompt.")
+        for value in seeds:
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= SEEDS:
+                raise CutawayError(f"seed must be a whole number from 0 to 2^62, not {value!r}.")
+        generators = [torch.Generator().manual_seed(s + j) for s in seeds for j in range(self.num_return)]
+        return torch.stack([torch.rand(max(self.limits), generator=g, dtype=torch.float64) for g in generators])
+
+
+def whole(name: str, value: object) -> int:
+    """The value, a whole number of at least 1."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < 1:
+        raise CutawayError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    return int(value)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout inside; afterwards exactly the modules that were training train again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _targets(
+    target: Sequence[int] | Sequence[Sequence[int]] | None, rows: int, start: int, vocab: int
+) -> list[list[int]]:
+    """What each decoder row begins with: the start token, then what the answer must begin with."""
+    if target is None or len(target) == 0:
+        return [[start] for _ in range(rows)]
+    begun = as_rows(target, vocab=vocab, bos=start, name="target")
+    if len(begun) == 1:
+        begun = begun * rows
+    if len(begun) != rows:
+        raise CutawayError(f"target: {len(begun)} rows for {rows} prompts; give one for all, or one a prompt.")
+    return [row if row[0] == start else [start, *row] for row in begun]
