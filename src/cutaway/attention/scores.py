@@ -22,7 +22,7 @@ from cutaway.axes import Bool, Float, Int
 Packing = Literal["none", "right", "any"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Scores:
     """Everything that determines one attention pattern.
 
@@ -45,7 +45,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         if self.bias is not None and self.bias.ndim < 4:
-            object.__setattr__(self, "bias", self.bias[(None,) * (4 - self.bias.ndim)])
+            self.bias = self.bias[(None,) * (4 - self.bias.ndim)]
 
     def dense(self) -> Bool[Tensor, "..."] | None:
         """The mask with padding, broadcastable to (B, H, Q, K), built once a forward; None allows everything."""

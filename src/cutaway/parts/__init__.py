@@ -2,6 +2,7 @@
 
 from cutaway.parts.attention import Attention
 from cutaway.parts.context import Context
+from cutaway.parts.dropout import Dropout
 from cutaway.parts.embedding import Embedding, Segments
 from cutaway.parts.feedforward import ACTIVATIONS, FeedForward, Gated, activation
 from cutaway.parts.head import (
@@ -20,7 +21,7 @@ from cutaway.parts.model import EncoderDecoder, Model, Stack, initialise
 from cutaway.parts.norm import LayerNorm, RMSNorm, StdNorm
 from cutaway.parts.position import LearnedPositions, SinusoidalPositions
 from cutaway.parts.relative import ALiBi, T5Bias
-from cutaway.parts.residual import Block, Dropout, PostNorm, PreNorm, Sandwich
+from cutaway.parts.residual import Block, PostNorm, PreNorm, Sandwich
 from cutaway.parts.rotary import Rotary
 from cutaway.parts.state import State
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
@@ -38,7 +39,9 @@ class Context:
 
     def enter(self, name: str) -> Context:
         """The context of the part `name` inside this one."""
-        return replace(self, site=f"{self.site}.{name}" if self.site else name)
+        inside = copy(self)  # `replace` would run the constructor, three times a layer
+        object.__setattr__(inside, "site", f"{self.site}.{name}" if self.site else name)
+        return inside
 
     def once(self, key: Hashable, build: Callable[[], Made]) -> Made:
         """What `build` makes, made once a forward: masks, rotary angles, position biases are shared by the layers."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cutaway.axes import Float
 from cutaway.errors import ConfigError
+from cutaway.parts.dropout import drop
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -49,10 +50,10 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
-        self.act, self.dropout = activation(act), nn.Dropout(dropout)
+        self.act, self.dropout = activation(act), dropout
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: object = None) -> Float[Tensor, "b t d"]:
-        return self.down(self.dropout(self.act(self.up(x))))
+        return self.down(drop(self, self.act(self.up(x)), self.dropout))
 
 
 class Gated(nn.Module):
@@ -63,7 +64,7 @@ class Gated(nn.Module):
         self.gate = nn.Linear(width, hidden, bias=bias)
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
-        self.act, self.dropout = activation(act), nn.Dropout(dropout)
+        self.act, self.dropout = activation(act), dropout
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: object = None) -> Float[Tensor, "b t d"]:
-        return self.down(self.dropout(self.act(self.gate(x)) * self.up(x)))
+        return self.down(drop(self, self.act(self.gate(x)) * self.up(x), self.dropout))

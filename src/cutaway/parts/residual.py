@@ -11,13 +11,7 @@ from torch import Tensor, nn
 
 from cutaway.axes import Float
 from cutaway.parts.context import Context
-
-
-class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` with the signature of a part."""
-
-    def forward(self, input: Tensor, ctx: object = None) -> Tensor:
-        return super().forward(input)
+from cutaway.parts.dropout import drop
 
 
 class PostNorm(nn.Module):
@@ -25,10 +19,10 @@ class PostNorm(nn.Module):
 
     def __init__(self, inner: nn.Module, norm: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
-        self.inner, self.norm, self.dropout = inner, norm, nn.Dropout(dropout)
+        self.inner, self.norm, self.dropout = inner, norm, dropout
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
-        return self.norm(x + self.dropout(self.inner(x, ctx)))
+        return self.norm(x + drop(self, self.inner(x, ctx), self.dropout))
 
 
 class PreNorm(nn.Module):
@@ -36,10 +30,10 @@ class PreNorm(nn.Module):
 
     def __init__(self, norm: nn.Module, inner: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm, self.inner, self.dropout = norm, inner, nn.Dropout(dropout)
+        self.norm, self.inner, self.dropout = norm, inner, dropout
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
-        return x + self.dropout(self.inner(self.norm(x), ctx))
+        return x + drop(self, self.inner(self.norm(x), ctx), self.dropout)
 
 
 class Sandwich(nn.Module):
@@ -47,10 +41,10 @@ class Sandwich(nn.Module):
 
     def __init__(self, before: nn.Module, inner: nn.Module, after: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
-        self.before, self.inner, self.after, self.dropout = before, inner, after, nn.Dropout(dropout)
+        self.before, self.inner, self.after, self.dropout = before, inner, after, dropout
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
-        return x + self.dropout(self.after(self.inner(self.before(x), ctx)))
+        return x + drop(self, self.after(self.inner(self.before(x), ctx)), self.dropout)
 
 
 class Block(nn.Module):

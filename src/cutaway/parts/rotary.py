@@ -127,7 +127,7 @@ class Rotary(nn.Module):
         return longer(1.0)
 
     def angles(self, ctx: Context) -> tuple[Float[Tensor, "b 1 t r"], Float[Tensor, "b 1 t r"]]:
-        """cos and sin of every token's angles, made once a forward."""
+        """What each of the R numbers, and its partner in the pair, is multiplied by: cos, and sin with its sign."""
         omega = self.frequencies.float().to(ctx.pos.device)
         if self.kind == "dynamic":
             trained, factor = self.scaling["original_max_position_embeddings"], self.scaling["factor"]
@@ -135,18 +135,19 @@ class Rotary(nn.Module):
             grown = self.base * (factor * length / trained - (factor - 1)) ** (self.width / max(self.width - 2, 1))
             omega = self._frequencies(grown)[:, None]  # (B, 1, R/2)
         angle = (ctx.pos[..., None].float() * omega)[:, None]  # (B, 1, T, R/2)
-        return angle.cos() * self.amplitude, angle.sin() * self.amplitude
+        cos, sin = angle.cos() * self.amplitude, angle.sin() * self.amplitude
+        if self.interleaved:
+            return cos.repeat_interleave(2, -1), torch.stack([-sin, sin], -1).flatten(-2)
+        return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
     def forward(self, x: Float[Tensor, "b h t e"], ctx: Context) -> Float[Tensor, "b h t e"]:
         cos, sin = ctx.once((self, "angles"), lambda: self.angles(ctx))
         turned, rest = x[..., : self.width].float(), x[..., self.width :]
         if self.interleaved:
-            a, b = turned[..., 0::2], turned[..., 1::2]
-            turned = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+            partner = turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
         else:
-            a, b = turned.chunk(2, -1)
-            turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
-        turned = turned.to(x.dtype)
+            partner = turned.roll(self.width // 2, -1)
+        turned = (turned * cos + partner * sin).to(x.dtype)
         return torch.cat([turned, rest], -1) if rest.shape[-1] else turned
 
 

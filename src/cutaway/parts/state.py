@@ -27,16 +27,14 @@ class Slots:
     def capacity(self) -> int:
         return self.pos.shape[1] - 1
 
-    def place(self, pos: Int[Tensor, "b q"]) -> Int[Tensor, "b q"]:
-        """The slot of each new token. Of more tokens than fit, only each row's last ones stay."""
+    def write(self, pos: Int[Tensor, "b q"]) -> tuple[Int[Tensor, "b 1"], Int[Tensor, "b q"]]:
+        """Note the new tokens, and say where they go: row and slot. Of more than fit, each row's last ones stay."""
         bin_, keep = self.capacity, pos >= 0
         if pos.shape[1] > self.capacity:
             keep = keep & (pos > pos.amax(1, keepdim=True) - self.capacity)
-        return torch.where(keep, pos % max(self.capacity, 1), bin_)
-
-    def write(self, slot: Int[Tensor, "b q"], pos: Int[Tensor, "b q"]) -> None:
-        rows = torch.arange(slot.shape[0], device=slot.device)[:, None]
-        self.pos[rows, slot] = torch.where(slot == self.capacity, -1, pos)
+        slot, row = torch.where(keep, pos % self.capacity, bin_), torch.arange(pos.shape[0], device=pos.device)[:, None]
+        self.pos[row, slot] = torch.where(keep, pos, -1)
+        return row, slot
 
 
 @dataclass
@@ -61,15 +59,9 @@ class KV:
             k_pos = ctx.once(("extended", owner), lambda: torch.cat([slots.pos, pos], 1))
             result = torch.cat([self.k, k], 2), torch.cat([self.v, v], 2), k_pos, ("extended", owner)
 
-        def place() -> Tensor:
-            slot = slots.place(pos)
-            slots.write(slot, pos)
-            return slot
-
-        slot = ctx.once(("slot", owner), place)
-        index = torch.arange(rows, device=slot.device)[:, None]
-        self.k[index, :, slot] = k.transpose(1, 2)
-        self.v[index, :, slot] = v.transpose(1, 2)
+        row, slot = ctx.once(("slot", owner), lambda: slots.write(pos))
+        self.k[row, :, slot] = k.transpose(1, 2)
+        self.v[row, :, slot] = v.transpose(1, 2)
         return result
 
 
