@@ -22,7 +22,8 @@ def encodings_of(model: nn.Module, length: int) -> Iterator[tuple[np.ndarray, Ki
     seen: set[Hashable] = set()
     pos = torch.arange(max(FEWEST, min(length, MOST)), device=next(model.parameters()).device)
     for path, part in model.named_modules():
-        side = path.split(".")[0] if path.startswith(("encoder.", "decoder.")) else ""
+        learned = isinstance(part, (LearnedPositions, T5Bias))  # what is computed is the same on both sides
+        side = path.split(".")[0] if learned and path.startswith(("encoder.", "decoder.")) else ""
         drawn = _draw(part, pos)
         if drawn is None:
             continue

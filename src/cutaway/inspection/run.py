@@ -19,8 +19,9 @@ from cutaway.inspection.labels import labels, shorten
 from cutaway.inspection.locate import encodings_of
 from cutaway.parts.head import LanguageHead
 from cutaway.parts.model import EncoderDecoder
+from cutaway.parts.state import State
 
-LONGEST_TARGET = 32  # tokens generated where no target is given
+LONGEST_TARGET = 32  # tokens, the start included, where no target is given
 MASKS = ("[MASK]", "<mask>", "<extra_id_0>")
 
 
@@ -137,13 +138,14 @@ def _target(subject: Subject, model: EncoderDecoder, source_ids: Tensor, target:
         written = subject.tokenizer.encode(target, special=False)
         return torch.cat([start, torch.tensor([written], dtype=torch.int64, device=subject.device)], dim=1)
     ends = set(getattr(subject.tokenizer, "eos_ids", ()))
-    memory = model.encode(source_ids)
-    for _ in range(LONGEST_TARGET):
-        best = model.decode(start, memory, last=True)[:, -1].argmax(-1, keepdim=True)
+    memory, state = model.encode(source_ids), State(1, LONGEST_TARGET, subject.device)
+    written = start
+    while written.shape[1] < LONGEST_TARGET:
+        best = model.decode(written[:, -1:], memory, state=state)[:, -1].argmax(-1, keepdim=True)
         if int(best) in ends:
             break
-        start = torch.cat([start, best], dim=1)
-    return start
+        written = torch.cat([written, best], dim=1)
+    return written
 
 
 def _labels(subject: Subject, ids: Tensor, tokens: Iterable[str] | None) -> tuple[str, ...]:

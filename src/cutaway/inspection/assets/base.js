@@ -18,7 +18,10 @@ function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
-function field(label, select) { return el("label", { class: "field" }, label, select); }
+function field(label, select) {
+  select.setAttribute("aria-label", label);
+  return el("label", { class: "field" }, label, select);
+}
 
 function choice(options, chosen, onchange) {
   const select = el("select", { onchange: () => onchange(Number(select.value)) });
