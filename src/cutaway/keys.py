@@ -1,6 +1,7 @@
 """Reading a `config.json` strictly: each key is used, irrelevant, at its default, or refused by name."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any, Final
 
 from cutaway.errors import ConfigError
@@ -71,6 +72,22 @@ class Keys:
             raise ConfigError(f"the {self.family} config has {name}: {_short(value)}; only {choices} is supported")
         return value
 
+    def sizes(self, table: Mapping[str, str | tuple[str, Any]], kind: type) -> dict[str, Any]:
+        """The sizes whose published keys `table` names, by their annotations in the dataclass `kind`.
+
+        A key that is absent has the default given beside its name, or else the one in `kind`.
+        """
+        found = {}
+        for size in fields(kind):
+            if size.name not in table:
+                continue
+            entry = table[size.name]
+            name, default = entry if isinstance(entry, tuple) else (entry, size.default)
+            default = REQUIRED if default is MISSING else default
+            read = self.size if str(size.type).startswith("int") else self.take
+            found[size.name] = read(name, default)
+        return found
+
     def head(self, architectures: Mapping[str, str], default: str) -> str:
         """Our name of the head that `architectures` asks for, by how the published class name ends."""
         names = self.config.get("architectures")
@@ -102,6 +119,11 @@ class Keys:
         if left:
             listed = ", ".join(f"{name}: {_short(value)}" for name, value in left.items())
             raise ConfigError(f"the {self.family} config has keys that are not understood: {listed}")
+
+
+def published(sizes: Any, table: Mapping[str, str | tuple[str, Any]]) -> dict[str, Any]:
+    """The config keys that hold `sizes`, by the table that reads them."""
+    return {entry if isinstance(entry, str) else entry[0]: getattr(sizes, ours) for ours, entry in table.items()}
 
 
 def _short(value: Any) -> str:

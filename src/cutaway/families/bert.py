@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from cutaway.layout import Keys, Rule, ignore, tied
+from cutaway.keys import Keys, published
+from cutaway.layout import Rule, ignore, tied
 from cutaway.parts import (
     Attention,
     Block,
@@ -72,20 +73,11 @@ PRESETS = {
 }
 # elements of the published encoders with their pooler, without pretraining heads: each checkpoint as a `BertModel`
 PARAMETERS = {
-    "bert-base": 109_482_240,
-    "bert-large": 335_141_888,
-    "bert-base-uncased": 109_482_240,
-    "bert-large-uncased": 335_141_888,
-    "bert-base-cased": 108_310_272,
-    "bert-large-cased": 333_579_264,
-    "bert-base-multilingual-cased": 177_853_440,
-    "bert-tiny": 4_385_920,
-    "bert-mini": 11_170_560,
-    "bert-small": 28_763_648,
-    "bert-medium": 41_373_184,
-    "all-minilm-l6": 22_713_216,
-    "all-minilm-l12": 33_360_000,
-}
+    "bert-base": 109_482_240, "bert-large": 335_141_888, "bert-base-uncased": 109_482_240,
+    "bert-large-uncased": 335_141_888, "bert-base-cased": 108_310_272, "bert-large-cased": 333_579_264,
+    "bert-base-multilingual-cased": 177_853_440, "bert-tiny": 4_385_920, "bert-mini": 11_170_560,
+    "bert-small": 28_763_648, "bert-medium": 41_373_184, "all-minilm-l6": 22_713_216, "all-minilm-l12": 33_360_000,
+}  # fmt: skip
 
 
 def compose(
@@ -138,28 +130,20 @@ ARCHITECTURES = {
 }
 
 
+CONFIG = {
+    "vocab": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "hidden": "intermediate_size", "context": "max_position_embeddings", "segments": "type_vocab_size",
+    "eps": "layer_norm_eps", "act": "hidden_act", "dropout": "hidden_dropout_prob", "tied": "tie_word_embeddings",
+}  # fmt: skip
+
+
 def read(config: Mapping[str, Any]) -> Sizes:
     keys = Keys(config, "bert")
+    given = keys.sizes(CONFIG, Sizes)
     keys.expect("position_embedding_type", "absolute")
-    keys.expect("is_decoder", False)
-    keys.expect("add_cross_attention", False)
     keys.ignore("initializer_range", "classifier_dropout", "attention_probs_dropout_prob", "directionality")
     keys.ignore(*(name for name in config if name.startswith("pooler_")))  # written by a converter, read by nobody
-    sizes = Sizes(
-        vocab=keys.size("vocab_size", 30522),
-        width=keys.size("hidden_size", 768),
-        layers=keys.size("num_hidden_layers", 12),
-        heads=keys.size("num_attention_heads", 12),
-        hidden=keys.size("intermediate_size", 3072),
-        context=keys.size("max_position_embeddings", 512),
-        segments=keys.size("type_vocab_size", 2),
-        eps=keys.take("layer_norm_eps", 1e-12),
-        act=keys.take("hidden_act", "gelu"),
-        dropout=keys.take("hidden_dropout_prob", 0.1),
-        tied=keys.take("tie_word_embeddings", True),
-        head=keys.head(ARCHITECTURES, "none"),
-        labels=keys.labels(),
-    )
+    sizes = Sizes(**given, head=keys.head(ARCHITECTURES, "none"), labels=keys.labels())
     keys.finish()
     return sizes
 
@@ -168,18 +152,8 @@ def write(s: Sizes) -> dict[str, Any]:
     return {
         "model_type": "bert",
         "architectures": [{v: k for k, v in reversed(ARCHITECTURES.items())}.get(s.head, "BertModel")],
-        "vocab_size": s.vocab,
-        "hidden_size": s.width,
-        "num_hidden_layers": s.layers,
-        "num_attention_heads": s.heads,
-        "intermediate_size": s.hidden,
-        "max_position_embeddings": s.context,
-        "type_vocab_size": s.segments,
-        "layer_norm_eps": s.eps,
-        "hidden_act": s.act,
-        "hidden_dropout_prob": s.dropout,
+        **published(s, CONFIG),
         "attention_probs_dropout_prob": s.dropout,
-        "tie_word_embeddings": s.tied,
     }
 
 

@@ -13,7 +13,9 @@ from typing import Any
 from torch import nn
 
 from cutaway.attention import Causal
-from cutaway.layout import Keys, Rule, ignore, split_transposed, tied, transpose
+from cutaway.errors import ConfigError
+from cutaway.keys import Keys, published
+from cutaway.layout import Rule, ignore, split_transposed, tied, transpose
 from cutaway.parts import (
     Attention,
     Block,
@@ -75,12 +77,9 @@ PRESETS = {
 # elements of the published weights; GPT-2's smallest is often misquoted as 117M. GPT-3's weights were never published:
 # its sizes give table D.1's millions, with 16 heads for 1.3B and width 5120 for 13B where table 2.1 has 24 and 5140
 PARAMETERS = {
-    "gpt2": 124_439_808,
-    "gpt2-medium": 354_823_168,
-    "gpt2-large": 774_030_080,
-    "gpt2-xl": 1_557_611_200,
+    "gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200,
     "distilgpt2": 81_912_576,
-}
+}  # fmt: skip
 
 
 def compose(
@@ -131,28 +130,24 @@ ARCHITECTURES = {
 }
 
 
+CONFIG = {
+    "vocab": "vocab_size", "width": "n_embd", "layers": "n_layer", "heads": "n_head", "context": "n_positions",
+    "eps": "layer_norm_epsilon", "act": "activation_function", "scaled": "scale_attn_weights",
+    "scaled_by_layer": "scale_attn_by_inverse_layer_idx", "tied": "tie_word_embeddings", "dropout": "resid_pdrop",
+}  # fmt: skip
+
+
 def read(config: Mapping[str, Any]) -> Sizes:
     keys = Keys(config, "gpt2")
-    width, heads = keys.size("n_embd", 768), keys.size("n_head", 12)
-    keys.expect("add_cross_attention", False)
+    given = keys.sizes(CONFIG, Sizes)
     # how the reference computes, and its other heads' settings: none changes what is computed here
     keys.ignore("reorder_and_upcast_attn", "summary_type", "summary_use_proj", "summary_activation", "n_ctx")
     keys.ignore("summary_proj_to_labels", "summary_first_dropout", "initializer_range", "classifier_dropout")
     keys.ignore("embd_pdrop", "attn_pdrop", "hidden_dropout")
     sizes = Sizes(
-        vocab=keys.size("vocab_size", 50257),
-        width=width,
-        layers=keys.size("n_layer", 12),
-        heads=heads,
-        head_width=width // heads,
-        hidden=keys.size("n_inner", None) or 4 * width,
-        context=keys.size("n_positions", 1024),
-        eps=keys.take("layer_norm_epsilon", 1e-5),
-        act=keys.take("activation_function", "gelu_new"),
-        scaled=keys.take("scale_attn_weights", True),
-        scaled_by_layer=keys.take("scale_attn_by_inverse_layer_idx", False),
-        tied=keys.take("tie_word_embeddings", True),
-        dropout=keys.take("resid_pdrop", 0.1),
+        **given,
+        head_width=given["width"] // given["heads"],
+        hidden=keys.size("n_inner", None) or 4 * given["width"],
         head=keys.head(ARCHITECTURES, "lm"),
         labels=keys.labels(),
     )
@@ -161,21 +156,13 @@ def read(config: Mapping[str, Any]) -> Sizes:
 
 
 def write(s: Sizes) -> dict[str, Any]:
+    if s.head_width * s.heads != s.width:
+        raise ConfigError(f"a published GPT-2 has {s.heads} heads of {s.width // s.heads}, not of {s.head_width}")
     return {
         "model_type": "gpt2",
         "architectures": [{v: k for k, v in ARCHITECTURES.items()}[s.head]],
-        "vocab_size": s.vocab,
-        "n_embd": s.width,
-        "n_layer": s.layers,
-        "n_head": s.heads,
+        **published(s, CONFIG),
         "n_inner": s.hidden,
-        "n_positions": s.context,
-        "layer_norm_epsilon": s.eps,
-        "activation_function": s.act,
-        "scale_attn_weights": s.scaled,
-        "scale_attn_by_inverse_layer_idx": s.scaled_by_layer,
-        "tie_word_embeddings": s.tied,
-        "resid_pdrop": s.dropout,
         "embd_pdrop": s.dropout,
         "attn_pdrop": s.dropout,
     }

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from cutaway.attention import Causal, Full, Window
-from cutaway.layout import Keys, Rule, ignore, tied
+from cutaway.keys import Keys, published
+from cutaway.layout import Rule, ignore, tied
 from cutaway.parts import (
     Attention,
     Block,
@@ -83,23 +84,12 @@ PRESETS = {
 }
 # elements of the published weights: each model's safetensors index
 PARAMETERS = {
-    "llama-7b": 6_738_415_616,
-    "llama-13b": 13_015_864_320,
-    "llama-30b": 32_528_943_616,
-    "llama-65b": 65_285_660_672,
-    "llama-2-7b": 6_738_415_616,
-    "llama-2-13b": 13_015_864_320,
-    "llama-2-70b": 68_976_648_192,
-    "llama-3-8b": 8_030_261_248,
-    "llama-3-70b": 70_553_706_496,
-    "llama-3.1-8b": 8_030_261_248,
-    "llama-3.2-1b": 1_235_814_400,
-    "llama-3.2-3b": 3_212_749_824,
-    "mistral-7b": 7_241_732_096,
-    "smollm2-135m": 134_515_008,
-    "smollm2-360m": 361_821_120,
-    "smollm2-1.7b": 1_711_376_384,
-}
+    "llama-7b": 6_738_415_616, "llama-13b": 13_015_864_320, "llama-30b": 32_528_943_616, "llama-65b": 65_285_660_672,
+    "llama-2-7b": 6_738_415_616, "llama-2-13b": 13_015_864_320, "llama-2-70b": 68_976_648_192,
+    "llama-3-8b": 8_030_261_248, "llama-3-70b": 70_553_706_496, "llama-3.1-8b": 8_030_261_248,
+    "llama-3.2-1b": 1_235_814_400, "llama-3.2-3b": 3_212_749_824, "mistral-7b": 7_241_732_096,
+    "smollm2-135m": 134_515_008, "smollm2-360m": 361_821_120, "smollm2-1.7b": 1_711_376_384,
+}  # fmt: skip
 
 
 def compose(
@@ -111,7 +101,7 @@ def compose(
     mixer: Callable[[], nn.Module] | None = None,
 ) -> Model:
     norm = norm or (lambda: RMSNorm(s.width, s.eps))
-    rotary = position or Rotary(s.head_width, s.rotary_base, scaling=s.rotary_scaling)
+    position = position or Rotary(s.head_width, s.rotary_base, scaling=s.rotary_scaling)
     mask = Causal() & (Full() if s.window is None else Window(s.window))
     mixer = mixer or (
         lambda: Attention(
@@ -120,8 +110,8 @@ def compose(
             s.kv_heads,
             s.head_width,
             mask=mask,
-            q_steps=[rotary],
-            k_steps=[rotary],
+            q_steps=[position],
+            k_steps=[position],
             bias=s.attention_bias,
             dropout=s.dropout,
         )
@@ -146,35 +136,27 @@ MODEL_TYPES = ("llama", "mistral")
 ARCHITECTURES = {"ForCausalLM": "lm", "ForSequenceClassification": "sequence", "ForTokenClassification": "token"}
 
 
+CONFIG = {
+    "vocab": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "hidden": "intermediate_size", "context": "max_position_embeddings", "eps": ("rms_norm_eps", 1e-6),
+    "act": "hidden_act", "attention_bias": "attention_bias", "feedforward_bias": "mlp_bias",
+    "tied": "tie_word_embeddings", "dropout": "attention_dropout",
+}  # fmt: skip
+
+
 def read(config: Mapping[str, Any]) -> Sizes:
     keys = Keys(config, "llama")
-    width, heads, context = (
-        keys.size("hidden_size"),
-        keys.size("num_attention_heads"),
-        keys.size("max_position_embeddings", 2048),
-    )
-    base, scaling = rotary(keys, context)
-    window = keys.size("sliding_window", None) if config.get("model_type") == "mistral" else None
+    given = keys.sizes(CONFIG, Sizes)
+    base, scaling = rotary(keys, given["context"])
     keys.expect("pretraining_tp", 1)
     keys.ignore("initializer_range", "rope_interleaved", "is_llama_config")
     sizes = Sizes(
-        vocab=keys.size("vocab_size"),
-        width=width,
-        layers=keys.size("num_hidden_layers"),
-        heads=heads,
-        kv_heads=keys.size("num_key_value_heads", heads),
-        hidden=keys.size("intermediate_size"),
-        head_width=keys.size("head_dim", None) or width // heads,
-        context=context,
+        **given,
+        kv_heads=keys.size("num_key_value_heads", given["heads"]),
+        head_width=keys.size("head_dim", None) or given["width"] // given["heads"],
         rotary_base=base,
         rotary_scaling=scaling,
-        window=window,
-        eps=keys.take("rms_norm_eps", 1e-6),
-        act=keys.take("hidden_act", "silu"),
-        attention_bias=keys.take("attention_bias", False),
-        feedforward_bias=keys.take("mlp_bias", False),
-        tied=keys.take("tie_word_embeddings", False),
-        dropout=keys.take("attention_dropout", 0.0),
+        window=keys.size("sliding_window", None) if config.get("model_type") == "mistral" else None,
         head=keys.head(ARCHITECTURES, "lm"),
         labels=keys.labels(),
     )
@@ -200,26 +182,15 @@ def write(s: Sizes) -> dict[str, Any]:
     rope = {"rope_theta": s.rotary_base, **(s.rotary_scaling or {"rope_type": "default"})}
     if rope["rope_type"] == "dynamic":
         del rope["original_max_position_embeddings"]
-    config = {
+    return {
         "model_type": kind,
         "architectures": [kind.capitalize() + {v: k for k, v in ARCHITECTURES.items()}.get(s.head, "Model")],
-        "vocab_size": s.vocab,
-        "hidden_size": s.width,
-        "num_hidden_layers": s.layers,
-        "num_attention_heads": s.heads,
+        **{key: value for key, value in published(s, CONFIG).items() if kind == "llama" or not key.endswith("_bias")},
         "num_key_value_heads": s.kv_heads,
-        "intermediate_size": s.hidden,
         "head_dim": s.head_width,
-        "max_position_embeddings": s.context,
         "rope_parameters": rope,
-        "rms_norm_eps": s.eps,
-        "hidden_act": s.act,
-        "tie_word_embeddings": s.tied,
-        "attention_dropout": s.dropout,
+        **({"sliding_window": s.window} if kind == "mistral" else {}),
     }
-    if kind == "mistral":
-        return {**config, "sliding_window": s.window}
-    return {**config, "attention_bias": s.attention_bias, "mlp_bias": s.feedforward_bias}
 
 
 def weights(s: Sizes) -> list[Rule]:

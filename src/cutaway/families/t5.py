@@ -14,7 +14,8 @@ from torch import nn
 
 from cutaway.attention import Causal, Full, Mask
 from cutaway.errors import ConfigError
-from cutaway.layout import Keys, Rule, ignore, tied
+from cutaway.keys import Keys, published
+from cutaway.layout import Rule, ignore, tied
 from cutaway.parts import (
     Attention,
     Block,
@@ -81,19 +82,11 @@ _GATED_COUNTS = {
     "xxl": 11_135_332_352,
 }
 PARAMETERS = {
-    "t5-small": 60_506_624,
-    "t5-base": 222_903_552,
-    "t5-large": 737_668_096,
-    "t5-3b": 2_851_598_336,
-    "t5-11b": 11_307_321_344,
-    **{f"t5-v1.1-{name}": count for name, count in _GATED_COUNTS.items()},
-    **{f"flan-t5-{name}": count for name, count in _GATED_COUNTS.items()},
-    "mt5-small": 300_176_768,
-    "mt5-base": 582_401_280,
-    "mt5-large": 1_229_581_312,
-    "mt5-xl": 3_742_619_648,
-    "mt5-xxl": 12_921_057_280,
-}
+    "t5-small": 60_506_624, "t5-base": 222_903_552, "t5-large": 737_668_096, "t5-3b": 2_851_598_336,
+    "t5-11b": 11_307_321_344, **{f"t5-v1.1-{name}": count for name, count in _GATED_COUNTS.items()},
+    **{f"flan-t5-{name}": count for name, count in _GATED_COUNTS.items()}, "mt5-small": 300_176_768,
+    "mt5-base": 582_401_280, "mt5-large": 1_229_581_312, "mt5-xl": 3_742_619_648, "mt5-xxl": 12_921_057_280,
+}  # fmt: skip
 
 
 def compose(
@@ -133,70 +126,51 @@ def compose(
 MODEL_TYPES = ("t5", "mt5")
 
 
+CONFIG = {
+    "vocab": ("vocab_size", 32128), "width": ("d_model", 512), "layers": ("num_layers", 6), "heads": ("num_heads", 8),
+    "hidden": ("d_ff", 2048), "head_width": "d_kv", "buckets": "relative_attention_num_buckets",
+    "max_distance": "relative_attention_max_distance", "eps": "layer_norm_epsilon", "dropout": "dropout_rate",
+}  # fmt: skip
+
+
 def read(config: Mapping[str, Any]) -> Sizes:
     keys = Keys(config, "t5")
-    published = keys.expect("model_type", *MODEL_TYPES)
-    tied_tables = keys.take("tie_word_embeddings", published == "t5")
-    tied_tables = tied_tables and published == "t5" and keys.take("scale_decoder_outputs", True)
-    default = "relu" if published == "t5" else "gated-gelu"
-    kind = keys.take("feed_forward_proj", default)
+    given = keys.sizes(CONFIG, Sizes)
+    published_as = keys.expect("model_type", *MODEL_TYPES)
+    # mT5 never ties; newer configurations of T5 say `scale_decoder_outputs` where older ones said `tie_word_embeddings`
+    ties = [keys.take("tie_word_embeddings", True), keys.take("scale_decoder_outputs", True)]
+    kind = keys.take("feed_forward_proj", "relu" if published_as == "t5" else "gated-gelu")
     gate, _, act = kind.rpartition("-")
     if gate not in ("", "gated"):
         raise ConfigError(f"unknown feed_forward_proj {kind!r}; 'relu', 'gelu' and 'gated-gelu' are of the kind known")
-    if kind == "gated-gelu":
-        act = "gelu_new"
-    keys.ignore("dense_act_fn", "is_gated_act", "scale_decoder_outputs", "initializer_factor", "classifier_dropout")
+    keys.ignore("dense_act_fn", "is_gated_act", "initializer_factor", "classifier_dropout")
     keys.ignore("n_positions", "max_position_embeddings")  # the bias is relative: there is no last position
     keys.expect("is_encoder_decoder", True)
-    architectures = config.get("architectures") or ["ForConditionalGeneration"]
-    if not architectures[0].endswith(("ForConditionalGeneration", "WithLMHeadModel")):
-        raise ConfigError(f"{architectures[0]} is not read here; T5's published ForConditionalGeneration is")
-    layers = keys.size("num_layers", 6)
+    keys.head({"ForConditionalGeneration": "lm", "T5WithLMHeadModel": "lm"}, "lm")
+    decoder_layers = keys.size("num_decoder_layers", given["layers"])
     sizes = Sizes(
-        vocab=keys.size("vocab_size", 32128),
-        width=keys.size("d_model", 512),
-        layers=layers,
-        heads=keys.size("num_heads", 8),
-        hidden=keys.size("d_ff", 2048),
-        head_width=keys.size("d_kv", 64),
-        decoder_layers=_unless(layers, keys.size("num_decoder_layers", layers)),
-        act=act,
+        **given,
+        decoder_layers=None if decoder_layers == given["layers"] else decoder_layers,
+        act="gelu_new" if kind == "gated-gelu" else act,
         gated=gate == "gated",
-        tied=tied_tables,
-        buckets=keys.size("relative_attention_num_buckets", 32),
-        max_distance=keys.size("relative_attention_max_distance", 128),
-        eps=keys.take("layer_norm_epsilon", 1e-6),
-        dropout=keys.take("dropout_rate", 0.1),
+        tied=published_as == "t5" and all(ties),
         start=keys.take("decoder_start_token_id", None, int) or keys.take("pad_token_id", 0),
-        published=published,
+        published=published_as,
     )
     keys.finish()
     return sizes
-
-
-def _unless(usual: int, count: int) -> int | None:
-    return None if count == usual else count
 
 
 def write(s: Sizes) -> dict[str, Any]:
     act = "gelu" if s.gated and s.act == "gelu_new" else s.act
     return {
         "model_type": s.published,
-        "architectures": [{"t5": "T5", "mt5": "MT5"}[s.published] + "ForConditionalGeneration"],
+        "architectures": [f"{s.published.replace('t5', 'T5').replace('m', 'M')}ForConditionalGeneration"],
         "is_encoder_decoder": True,
-        "vocab_size": s.vocab,
-        "d_model": s.width,
-        "num_layers": s.layers,
+        **published(s, CONFIG),
         "num_decoder_layers": s.decoder_layers or s.layers,
-        "num_heads": s.heads,
-        "d_ff": s.hidden,
-        "d_kv": s.head_width,
         "feed_forward_proj": f"gated-{act}" if s.gated else act,
         "tie_word_embeddings": s.tied,
-        "relative_attention_num_buckets": s.buckets,
-        "relative_attention_max_distance": s.max_distance,
-        "layer_norm_epsilon": s.eps,
-        "dropout_rate": s.dropout,
         "decoder_start_token_id": s.start,
         "pad_token_id": 0,
     }

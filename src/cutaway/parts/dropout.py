@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014): in training each number is zero with probability `rate`, the others grow by 1/(1 - rate)."""
+"""Dropout (Srivastava et al. 2014): in training a number is zero with probability `rate`, else divided by 1 - rate."""
 
 from __future__ import annotations
 
