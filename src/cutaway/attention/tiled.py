@@ -106,4 +106,4 @@ class _Tiled(torch.autograd.Function):
                 dx = dx * slope * scores.scale
                 dq[:, :, i] += dx @ kj
                 dk[:, :, j] += dx.transpose(-1, -2) @ qi
-        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db if db is None else db.to(bias.dtype), None
+        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db, None
