@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg, UseAppendAction, create_mutex_group
+from tyro.conf import Positional, UseAppendAction, arg, create_mutex_group
 
 from cutaway.cli.output import Dtype, Json, Source, busy, emit, opened
 from cutaway.errors import CutawayError

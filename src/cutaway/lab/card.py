@@ -72,8 +72,7 @@ def describe(family: str, sizes: Any, *, name: str | None = None, context: int |
     module = families.get(family)
     with torch.device("meta"):
         model: Model | EncoderDecoder = module.compose(sizes)
-    if context is None:
-        context = getattr(sizes, "context", None) or DEFAULT_CONTEXT
+    context = getattr(sizes, "context", DEFAULT_CONTEXT) if context is None else context
     if context < 1 or batch < 1:
         raise ConfigError(f"context and batch are at least 1, not {context} and {batch}")
     if model.max_positions is not None and context > model.max_positions:
