@@ -97,7 +97,8 @@ def test_head_view_by_keyboard(visit) -> None:
 
 
 def test_chips_hide_heads_and_layers_change(visit) -> None:
-    page = visit(heads(causal(2, 3, 9, 9), TOKENS))
+    weights = causal(2, 3, 9, 9)
+    page = visit(heads(weights, TOKENS))
     colours = "paths => new Set(paths.map(p => p.getAttribute('stroke'))).size"
     assert page.locator("svg.heads path").evaluate_all(colours) == 3
     page.get_by_role("button", name="Head 1", exact=True).click()
@@ -105,6 +106,11 @@ def test_chips_hide_heads_and_layers_change(visit) -> None:
     before = page.locator("svg.heads path").first.get_attribute("d")
     page.get_by_label("Layer", exact=True).select_option("1")
     assert page.locator("svg.heads path").first.get_attribute("d") != before
+    lines = "paths => paths.map(p => p.getAttribute('d')).join('').split('M').length - 1"
+    all_lines = page.locator("svg.heads path").evaluate_all(lines)
+    page.get_by_role("button", name="leave out the first token").click()
+    sinks = int((weights[1, [0, 2], :, 0] >= 0.01).sum())
+    assert page.locator("svg.heads path").evaluate_all(lines) == all_lines - sinks
     page.get_by_role("button", name="none").click()
     assert page.locator("svg.heads path").count() == 0
 

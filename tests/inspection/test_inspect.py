@@ -95,7 +95,7 @@ def test_masks_are_what_a_masked_model_predicts() -> None:
     with torch.no_grad():
         best = ours(IDS[None, :6])[0, [2, 4]].argmax(-1)
     assert [panel["items"][0]["id"] for panel in content["next"]] == best.tolist()
-    assert content["nextName"] == "Masked tokens"
+    assert content["nextName"] == "Tokens predicted"
 
 
 def test_without_a_target_the_decoder_reads_its_own_greedy_text() -> None:

@@ -87,7 +87,7 @@ class Inspection:
         shown = [self.start] if self.causal else list(range(min(8, len(self.places))))
         return Picture(
             self.prediction_name,
-            lambda theme: bars.figure_of([self._panel(place, k) for place in shown], theme),
+            lambda theme: bars.figure_of([self._titled(place, k) for place in shown], theme),
             lambda: {**self._predictions(k), "view": "next"},
         )
 
@@ -137,12 +137,16 @@ class Inspection:
 
     @property
     def prediction_name(self) -> str:
-        return "Next token" if self.places and self.places[0][1].startswith("after ") else "Masked tokens"
+        return "Next token" if self.places and self.places[0][1].startswith("after ") else "Tokens predicted"
 
     def _panel(self, place: int, k: int) -> dict[str, Any]:
         row, label = self.places[place]
         assert self.logits is not None
         return {"label": label, **bars.top(self.logits[row], self.spell, k)}
+
+    def _titled(self, place: int, k: int) -> dict[str, Any]:
+        panel = self._panel(place, k)
+        return {**panel, "label": f"{self.prediction_name} {panel['label']}"}
 
     def _predictions(self, k: int) -> dict[str, Any]:
         first = max(0, len(self.places) - PANELS)

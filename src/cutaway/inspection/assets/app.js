@@ -7,7 +7,7 @@ class App {
     this.host = host;
     this.content = content;
     const layer = content.layer || 0, head = content.head || 0;
-    this.state = { view: content.view, kind: 0, layer, head, scale: 0, zoom: 1, start: 0, heads: null, panel: content.panel || 0 };
+    this.state = { view: content.view, kind: 0, layer, head, scale: 0, zoom: 1, start: 0, sink: false, heads: null, panel: content.panel || 0 };
     this.mode = surroundings();
     this.cache = new Map();
     this.ramps = new Map();

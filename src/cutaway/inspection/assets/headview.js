@@ -37,6 +37,9 @@ function drawHeads(app, attention, root) {
       chips.append(el("button", { class: "plain", type: "button", onclick: () => { state.heads.fill(on); again(); } }, text));
     }
   }
+  const sink = el("button", { class: "plain", type: "button", "aria-pressed": String(state.sink), title: "Many heads park what they do not need on the first token; without these lines one sees the rest.",
+    onclick: () => { state.sink = !state.sink; sink.setAttribute("aria-pressed", String(state.sink)); lines(); } }, "leave out the first token");
+  chips.append(sink);
   const pager = [];
   if (longest > WINDOW) {
     const step = (by) => { state.start += by; again(); };
@@ -65,7 +68,7 @@ function drawHeads(app, attention, root) {
       for (let q = view.q[0]; q < view.q[1]; q++) {
         if (focus?.side === "q" && focus.index !== q) continue;
         for (let k = view.k[0]; k < view.k[1]; k++) {
-          if (focus?.side === "k" && focus.index !== k) continue;
+          if ((focus?.side === "k" && focus.index !== k) || (state.sink && k === 0)) continue;
           const share = attention.value[codes[q * attention.columns + k]] / attention.high;
           if (share >= 0.01) shades[Math.max(1, Math.round(share * SHADES))].push(`M${edge.q} ${y(q - view.q[0]) + beside}L${edge.k} ${y(k - view.k[0]) + beside}`);
         }
