@@ -72,7 +72,8 @@ def describe(family: str, sizes: Any, *, name: str | None = None, context: int |
     module = families.get(family)
     with torch.device("meta"):
         model: Model | EncoderDecoder = module.compose(sizes)
-    context = getattr(sizes, "context", DEFAULT_CONTEXT) if context is None else context
+    if context is None:
+        context = int(getattr(sizes, "context", DEFAULT_CONTEXT))
     if context < 1 or batch < 1:
         raise ConfigError(f"context and batch are at least 1, not {context} and {batch}")
     if model.max_positions is not None and context > model.max_positions:
