@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +84,6 @@ def generate(
         CutawayError: a setting out of range, an empty prompt, an unknown token.
         CapacityError: a prompt longer than the model's positions.
     """
-    begin = time.perf_counter()
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     search = Beams(beams, length_penalty, early_stopping)
     session = Session(
@@ -104,12 +102,12 @@ def generate(
     )
     if beams > 1:
         session.search(search)
-        times = [time.perf_counter()]
     else:
         if sampling.greedy and num_return > 1:
             raise CutawayError("num_return: greedy answers are all alike; set a temperature above 0, or beams.")
-        times = [time.perf_counter() for _ in session.run(seed)]
-    return _result(session, times[0] - begin, times[-1] - begin)
+        for _ in session.run(seed):
+            pass
+    return _result(session)
 
 
 class Stream:
@@ -119,9 +117,7 @@ class Stream:
     """
 
     def __init__(self, session: Session, seed: int | None) -> None:
-        self._session = session
-        self._first = self._last = 0.0
-        self._pieces = self._run(seed)
+        self._session, self._pieces = session, _pieces(session, seed)
 
     def __iter__(self) -> Iterator[str | int]:
         return self
@@ -129,20 +125,21 @@ class Stream:
     def __next__(self) -> str | int:
         return next(self._pieces)
 
+    def close(self) -> None:
+        """End it early; the model is as it was before. Dropping the iterator does the same."""
+        self._pieces.close()
+
     @property
     def result(self) -> Generation:
-        return _result(self._session, self._first, self._last)
+        return _result(self._session)
 
-    def _run(self, seed: int | None) -> Iterator[str | int]:
-        begin = time.perf_counter()
-        for step, [(_, token, text)] in enumerate(self._session.run(seed)):
-            self._last = time.perf_counter() - begin
-            if step == 0:
-                self._first = self._last
-            if not self._session.texts:
-                yield token
-            elif text:
-                yield text
+
+def _pieces(session: Session, seed: int | None) -> Generator[str | int, None, None]:
+    for [(_, token, text)] in session.run(seed):
+        if not session.texts:
+            yield token
+        elif text:
+            yield text
 
 
 def stream(
@@ -187,13 +184,13 @@ def stream(
     return Stream(session, seed)
 
 
-def _result(session: Session, first: float, last: float) -> Generation:
+def _result(session: Session) -> Generation:
     answers = session.answers
     return Generation(
         ids=[answer.ids for answer in answers],
         finish=[answer.finish for answer in answers],
         texts=["".join(answer.pieces) for answer in answers] if session.texts else None,
         scores=session.scores,
-        seconds=last,
-        seconds_to_first=first,
+        seconds=session.last,
+        seconds_to_first=session.first,
     )

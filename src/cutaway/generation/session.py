@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,10 +80,12 @@ class Session:
             Answer(limit, self.eos, stop, tokenizer) for limit in self.limits for _ in range(self.num_return)
         ]
         self.scores: list[float] | None = None
+        self.first = self.last = 0.0  # seconds from the start to the first and to the last token
 
     @torch.inference_mode()
     def run(self, seed: int | Sequence[int] | None = None) -> Iterator[list[tuple[int, int, str]]]:
         """Step by step: the answers that still go on, each with its new token and the text that became certain."""
+        begin = time.perf_counter()
         with evaluating(self.model):
             runner, logits = self._start()
             seen = self._seen(logits)
@@ -95,7 +98,10 @@ class Session:
             for step in range(max(self.limits)):
                 chance = None if uniform is None else uniform[:, step]
                 ids = self.sampling.choose(as_floats(logits), seen, chance)
-                yield [(i, token, self.answers[i].push(token)) for i, token in zip(live, ids.tolist(), strict=True)]
+                new = [(i, token, self.answers[i].push(token)) for i, token in zip(live, ids.tolist(), strict=True)]
+                self.last = time.perf_counter() - begin
+                self.first = self.first or self.last
+                yield new
                 kept = [place for place, i in enumerate(live) if self.answers[i].finish is None]
                 if not kept:
                     return
@@ -113,7 +119,7 @@ class Session:
     @torch.inference_mode()
     def search(self, beams: Beams) -> None:
         """Fill the answers with the best sequences of a beam search."""
-        settings = self.sampling
+        begin, settings = time.perf_counter(), self.sampling
         if not settings.greedy or any(x is not None for x in (settings.top_k, settings.top_p, settings.min_p)):
             raise CutawayError("beams: beam search draws nothing; leave temperature at 0, top_k, top_p, min_p out.")
         if self.num_return > beams.width:
@@ -132,6 +138,7 @@ class Session:
         for answer, ids in zip(self.answers, best, strict=True):
             for token in ids:
                 answer.push(token)
+        self.first = self.last = time.perf_counter() - begin
 
     def _start(self) -> tuple[Runner, Tensor]:
         runner = Runner(self.model, self.prompts, max(self.limits), self.sources, self.cache)

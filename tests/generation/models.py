@@ -1,0 +1,92 @@
+"""Models to generate with: tiny ones beside their references, and one that says what it is told to."""
+
+import functools
+
+import torch
+from tests.families.oracles import CASES, counterpart, reference
+from torch import nn
+
+from cutaway.parts.state import State
+
+FAMILIES = {
+    "llama": ("llama", "grouped keys"),
+    "mistral": ("llama", "window (Mistral)"),
+    "gpt2": ("gpt2", "as published"),
+    "t5": ("t5", "1.0"),
+    "flan": ("t5", "1.1 and Flan"),
+}
+
+
+@functools.cache
+def pair(name: str):
+    """The reference and ours with its weights: random, with attention that is nearly decided."""
+    torch.manual_seed(4)
+    case = next(c for c in CASES if (c.family, c.variant) == FAMILIES[name])
+    theirs = reference(case)
+    if case.family == "t5":  # else the embedding drowns what the layers say, and it repeats one token for ever
+        with torch.no_grad():
+            for parameter_name, p in theirs.named_parameters():
+                if parameter_name.endswith((".o.weight", ".wo.weight")):
+                    p.mul_(6)
+    return theirs, counterpart(theirs)
+
+
+def prompts(seed: int = 0, lengths=(7, 3, 11, 1)) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, 90, (n,), generator=generator).tolist() for n in lengths]
+
+
+class Scripted(nn.Module):
+    """Says token `script[row][t]` after t + 1 new tokens; then 0 for ever. Rows are known by their first token."""
+
+    causal, max_positions = True, None
+
+    def __init__(self, script: dict[int, list[int]], vocab: int = 300) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.script, self.vocab = script, vocab
+        self.dropout = nn.Dropout(0.5)
+        self.fed: list[tuple[int, ...]] = []
+
+    def forward(self, ids, padding=None, *, state: State | None = None, last: bool = False):
+        assert last
+        assert not self.training
+        self.fed.append(tuple(ids.shape))
+        assert state is not None
+        state.advance(ids.shape[1], padding)
+        if not state.sites:
+            state.sites["first"] = Remembered(ids[:, :1].clone(), state.next.clone())
+        held = state.sites["first"]
+        logits = torch.zeros(len(ids), 1, self.vocab)
+        for row, (first, start, reached) in enumerate(zip(held.k, held.v, state.next, strict=True)):
+            said = self.script[int(first)]
+            step = int(reached - start)
+            logits[row, 0, said[step] if step < len(said) else 0] = 5.0
+        return logits
+
+
+class Remembered:
+    """What `Scripted` keeps in the state, under the names that `State.reorder` knows."""
+
+    def __init__(self, first, start) -> None:
+        self.k, self.v = first, start
+
+
+class Letters:
+    """A tokenizer whose tokens are bytes, except that 200 is "ab" and 201 "bc"; 1 begins a text and 2 ends it."""
+
+    bos_id, eos_ids = 1, {2}
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def stream(self):
+        return Pieces()
+
+
+class Pieces:
+    def push(self, token: int) -> str:
+        return {1: "", 2: "", 200: "ab", 201: "bc"}.get(token) or chr(token)
+
+    def flush(self) -> str:
+        return ""
