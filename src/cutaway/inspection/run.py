@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from cutaway.attention.record import recording
 from cutaway.inspection.bars import Decoder
 from cutaway.inspection.errors import PictureError
-from cutaway.inspection.inspector import Inspection, patterns_of
+from cutaway.inspection.inspector import Inspection
 from cutaway.inspection.labels import labels, shorten
 from cutaway.inspection.locate import encodings_of
+from cutaway.inspection.traces import patterns_of
 from cutaway.parts.head import LanguageHead
 from cutaway.parts.model import EncoderDecoder
 from cutaway.parts.state import State
