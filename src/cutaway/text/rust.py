@@ -1,0 +1,175 @@
+"""Tokenizers that the `tokenizers` library runs: everything written as a `tokenizer.json`."""
+
+import json
+import secrets
+from functools import cached_property, lru_cache
+from typing import Any
+
+from cutaway.errors import TokenizerError
+from cutaway.text.recipes import Json, around
+from cutaway.text.stream import Bytes, Spacing
+
+
+class RustEngine:
+    """Runs a `tokenizer.json` document; `name` is the file to blame when it is broken."""
+
+    def __init__(self, document: Json, name: str):
+        self._document = document | {"truncation": None, "padding": None}
+        self._name = name
+        self._rust = self._start(self._document)
+        self._finish()
+
+    def _finish(self) -> None:
+        self.size = self._rust.get_vocab_size(with_added_tokens=True)
+        added = self._rust.get_added_tokens_decoder()
+        self.specials = {token.content: index for index, token in added.items() if token.special}
+        self._decoder = _Decoder(self._document.get("decoder"))
+        self.spacing = self._decoder.spacing
+        self.bytes_of = lru_cache(maxsize=None)(self._bytes_of)
+
+    def _start(self, document: Json) -> Any:
+        from tokenizers import Tokenizer
+
+        try:
+            return Tokenizer.from_str(json.dumps(document))
+        except BaseException as problem:  # a panic of the library is no Exception
+            if isinstance(problem, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+                raise
+            raise TokenizerError(f"{self._name} describes no tokenizer ({problem}); fetch the file again.") from None
+
+    def add(self, tokens: dict[str, bool]) -> None:
+        """Gives ids to texts that have none yet: `{text: is it a control token}`."""
+        from tokenizers import AddedToken
+
+        if not tokens:
+            return
+        self._rust.add_tokens([AddedToken(t, special=s, normalized=not s) for t, s in tokens.items()])
+        self._document = json.loads(self._rust.to_str())
+        self._finish()
+
+    def ids(self, text: str, literal: bool = False) -> list[int]:
+        rust = self._literal if literal else self._rust
+        return rust.encode(text, add_special_tokens=False).ids
+
+    def continue_ids(self, text: str) -> list[int]:
+        rust, mark = self._continuing
+        return rust.encode(mark + text, add_special_tokens=False).ids[1:]
+
+    @cached_property
+    def _literal(self) -> Any:
+        """A second tokenizer, because the switch belongs to the whole tokenizer, not to a call (threads share it)."""
+        rust = self._start(self._document)
+        rust.encode_special_tokens = True
+        return rust
+
+    @cached_property
+    def _continuing(self) -> tuple[Any, str]:
+        """A third, with a token that no text contains: what comes after it is not at the start of the text."""
+        from tokenizers import AddedToken
+
+        rust, mark = self._start(self._document), f"<{secrets.token_hex(16)}>"
+        rust.encode_special_tokens = True
+        rust.add_tokens([AddedToken(mark, special=False, normalized=False)])
+        return rust, mark
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids that the tokenizer's own post-processor puts before and after a text."""
+        for text in ("a", *list(self._rust.get_vocab())[:50]):
+            encoding = self._rust.encode(text)
+            mask = encoding.special_tokens_mask
+            if 0 in mask:
+                start, stop = mask.index(0), len(mask) - mask[::-1].index(0)
+                return encoding.ids[:start], encoding.ids[stop:]
+        return [], []
+
+    def _bytes_of(self, index: int) -> Bytes:
+        piece = self.piece(index)
+        return Bytes(b"") if piece is None else self._decoder.bytes_of(piece)
+
+    def piece(self, index: int) -> str | None:
+        return self._rust.id_to_token(index)
+
+    def index(self, piece: str) -> int | None:
+        return self._rust.token_to_id(piece)
+
+    def to_json(self, prefix: list[int], suffix: list[int]) -> str:
+        document = self._document
+        if (prefix, suffix) != self.around():
+            spell = {index: text for text, index in self.specials.items()}
+            step = around([spell[i] for i in prefix], [spell[i] for i in suffix], self.specials)
+            document = document | {"post_processor": step}
+        return json.dumps(document, ensure_ascii=False)
+
+    def config(self, prefix: list[int], suffix: list[int]) -> dict[str, Any]:
+        return {}
+
+    def files(self) -> dict[str, bytes]:
+        return {}
+
+
+class _Decoder:
+    """The `decoder` of a tokenizer.json, as bytes for each token and a rule for the start of the text."""
+
+    def __init__(self, decoder: Json | None):
+        steps = [decoder] if decoder else []
+        if decoder and decoder.get("type") == "Sequence":
+            steps = list(decoder.get("decoders", []))
+        self._byte_level = self._byte_fallback = False
+        self._replace: list[tuple[str, str]] = []
+        self._unknown = ""
+        self.spacing = Spacing() if steps else Spacing(between=" ")
+        for step in steps:
+            self._take(step)
+
+    def _take(self, step: Json) -> None:
+        kind = step.get("type")
+        if kind == "ByteLevel":
+            self._byte_level = True
+        elif kind == "ByteFallback":
+            self._byte_fallback = True
+            self.spacing = Spacing(self.spacing.strip, errors="each")
+        elif kind == "Replace" and "String" in step.get("pattern", {}):
+            self._replace.append((step["pattern"]["String"], step.get("content", "")))
+        elif kind == "Metaspace":
+            self._replace.append((step.get("replacement", "▁"), " "))
+            scheme = step.get("prepend_scheme") or ("always" if step.get("add_prefix_space", True) else "never")
+            self.spacing = Spacing(0 if scheme == "never" else -1, errors=self.spacing.errors)
+        elif kind == "Strip" and step.get("content") == " " and step.get("start") in (0, 1) and not step.get("stop"):
+            self.spacing = Spacing(step["start"], errors=self.spacing.errors)
+        elif kind == "WordPiece":
+            self.spacing = Spacing(between=" ", joint=step.get("prefix", "##"), clean=step.get("cleanup", True))
+        elif kind != "Fuse":
+            self._unknown = str(kind)
+
+    def bytes_of(self, piece: str) -> Bytes:
+        if self._unknown:
+            raise TokenizerError(
+                f"The tokenizer's decoder {self._unknown!r} is not supported; it can encode text but not decode ids."
+            )
+        if self._byte_level:
+            table = byte_table()
+            known = all(character in table for character in piece)
+            return Bytes(bytes(table[c] for c in piece) if known else piece.encode("utf-8"))
+        if self._byte_fallback and (byte := byte_token(piece)) is not None:
+            return Bytes(bytes([byte]), raw=True)
+        for old, new in self._replace:
+            piece = piece.replace(old, new)
+        return Bytes(piece.encode("utf-8"))
+
+
+def byte_token(piece: str) -> int | None:
+    """The byte that a piece such as `<0xE2>` stands for."""
+    if len(piece) != 6 or not piece.startswith("<0x") or piece[5] != ">":
+        return None
+    try:
+        return int(piece[3:5], 16)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def byte_table() -> dict[str, int]:
+    """GPT-2's printable stand-in for each byte: itself where Latin-1 prints it, else the next character from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
