@@ -11,7 +11,7 @@ LARGEST = 2**31 - 1  # no published size comes near; a hostile one must not over
 
 # Keys that any published config may hold and that change no number the model computes.
 _IRRELEVANT = """
-    _attn_implementation _commit_hash _flash_attn_2_enabled _name_or_path _num_labels architectures
+    _attn_implementation _commit_hash _flash_attn_2_enabled _model_name_or_path _name_or_path _num_labels architectures
     attn_implementation bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
     decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
     eos_token_id experts_implementation exponential_decay_length_penalty finetuning_task
@@ -21,7 +21,7 @@ _IRRELEVANT = """
     output_hidden_states output_past output_scores pad_token_id prefix problem_type
     remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
     suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p
-    torch_dtype torchscript transformers.js_config transformers_version transformers_weights typical_p
+    torch_dtype torchscript transformers.js_config transformers_version transformers_weights typical_p unk_token_id
     unsloth_fixed unsloth_version use_bfloat16 use_cache
 """
 IRRELEVANT = frozenset(_IRRELEVANT.split())

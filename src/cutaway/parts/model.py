@@ -133,7 +133,7 @@ class EncoderDecoder(nn.Module):
         *,
         state: State | None = None,
         last: bool = False,
-    ) -> Float[Tensor, "b t v"]:
+    ) -> Float[Tensor, "b n v"]:
         """Both at once; arguments as for `Model`."""
         memory = self.encode(source_ids, source_padding)
         return self.decode(target_ids, memory, source_padding, target_padding, state=state, last=last)
@@ -154,7 +154,7 @@ class EncoderDecoder(nn.Module):
         *,
         state: State | None = None,
         last: bool = False,
-    ) -> Float[Tensor, "b t v"]:
+    ) -> Float[Tensor, "b n v"]:
         """Logits of the target, given the encoder's states. With a `state`, cross-attention's keys are computed once."""
         own = context(self.decoder, target_ids, target_padding, None, state, self.max_positions)
         if memory.shape[0] != target_ids.shape[0]:
