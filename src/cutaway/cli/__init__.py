@@ -7,6 +7,7 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from cutaway.errors import CutawayError
@@ -40,6 +41,7 @@ commands:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status (0 done, 2 wrong use or input, 130 Ctrl-C, 141 broken pipe)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = _warn
     try:
         status = _run(argv)
         sys.stdout.flush()
@@ -84,6 +86,10 @@ def _call(command: Callable[..., None], name: str, args: list[str]) -> int:
     # tyro prints usage errors itself, and leaves with status 2
     tyro.cli(command, prog=f"cutaway {name}", description=about, args=args, config=(tyro.conf.FlagCreatePairsOff,))
     return 0
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"cutaway: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _complain(message: str) -> int:

@@ -65,7 +65,7 @@ def card(
     """
     from cutaway.lab import card as cards
 
-    found = cards.preset(model, context=context, batch=batch)
+    found = cards.of(model, context=context, batch=batch)
     if json:
         emit(found.json())
     else:

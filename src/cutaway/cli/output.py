@@ -81,7 +81,6 @@ def opened(source: str, dtype: str | None = None) -> "Loaded":
 
     from cutaway import api
 
-    with busy(f"loading {source}"):
-        loaded = api.load(source, dtype=None if dtype is None else getattr(torch, dtype))
+    loaded = api.load(source, dtype=None if dtype is None else getattr(torch, dtype))
     loaded.model.eval()
     return loaded

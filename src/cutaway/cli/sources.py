@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -39,13 +40,18 @@ def embed(
     if not read:
         raise CutawayError("embed needs at least one text")
     vectors = vectors_of(opened(source, dtype), read)
-    similar = (vectors @ vectors.T).tolist()
     if json:
-        emit({"embeddings": vectors.tolist(), "similarities": similar, "texts": read})
-        return
-    rows = [(i + 1, *(f"{x:.3f}" for x in row), text) for i, (row, text) in enumerate(zip(similar, read, strict=True))]
-    table("", *(f"{i + 1}>" for i in range(len(read))), "text", rows=rows)
-    console().print(f"\n{len(read)} vectors of width {vectors.shape[1]}; the cosine of each pair")
+        emit({"embeddings": vectors.tolist(), "similarities": (vectors @ vectors.T).tolist(), "texts": read})
+    else:
+        show_similarities(vectors, read)
+
+
+def show_similarities(vectors: Tensor, texts: Sequence[str]) -> None:
+    """The cosine of each pair, as a table."""
+    similar = enumerate(zip((vectors @ vectors.T).tolist(), texts, strict=True), start=1)
+    rows = [(i, *(f"{x:.3f}" for x in row), text) for i, (row, text) in similar]
+    table("", *(f"{i + 1}>" for i in range(len(texts))), "text", rows=rows)
+    console().print(f"\n{len(texts)} vectors of width {vectors.shape[1]}; the cosine of each pair")
 
 
 def vectors_of(loaded: Any, texts: list[str]) -> Tensor:
@@ -113,6 +119,7 @@ def convert(
     ],
     *,
     dtype: Dtype = None,
+    overwrite: bool = False,
     json: Json = False,
 ) -> None:
     """Write a model as a folder in the Hugging Face layout: config, safetensors, tokenizer. transformers reads it too.
@@ -121,12 +128,14 @@ def convert(
         cutaway convert smollm2 ./smollm2-hf --dtype bfloat16
 
     With --json: {"folder", "family", "parameters", "files"}.
+
+    Args:
+        overwrite: Replace a folder that is there already.
     """
     from cutaway import api
 
     loaded = opened(source, dtype)
-    with busy(f"writing {folder}"):
-        api.save(loaded, folder)
+    api.save(loaded, folder, overwrite=overwrite)
     files = sorted(p.name for p in folder.iterdir())
     parameters = sum(p.numel() for p in loaded.model.parameters())
     if json:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from cutaway import families
+from cutaway.checkpoints import PACKAGES, open_source
 from cutaway.errors import ConfigError
 from cutaway.parts import Attention, EncoderDecoder, LanguageHead, Model, TokenHead
 
@@ -104,6 +106,21 @@ def preset(name: str, *, context: int | None = None, batch: int = 1) -> Card:
     """The card of a preset such as "gpt3-175b". Raises `SourceError` where there is none of that name."""
     family = families.by_preset(name)
     return describe(family, families.get(family).PRESETS[name], name=name, context=context, batch=batch)
+
+
+def of(model: str, *, context: int | None = None, batch: int = 1) -> Card:
+    """The card of a preset, or of any source that `cutaway.load` takes; its weights are not read.
+
+    A name that is both (`gpt2` is a preset and may be a folder) is the folder.
+
+    Raises:
+        SourceError: it is neither.
+    """
+    local = Path(model).expanduser().exists() or model.lower() in PACKAGES
+    if not local and "/" not in model:
+        return preset(model, context=context, batch=batch)
+    opened = open_source(model)
+    return describe(opened.family, opened.sizes, name=model, context=context, batch=batch)
 
 
 def _blocks(model: Model | EncoderDecoder) -> list[nn.ModuleList]:

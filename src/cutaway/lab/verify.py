@@ -12,17 +12,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cutaway.api import Loaded, convert, load
+from cutaway.checkpoints import PACKAGES, hub, native, sources
 from cutaway.errors import CutawayError
-from cutaway.parts import EmbeddingHead, EncoderDecoder, Model, Stack
+from cutaway.parts import EmbeddingHead, EncoderDecoder, LanguageHead, Model, Stack
 
 TEXT = (
     "A cutaway drawing shows a machine with its hood off, still running. The engine of a language model is attention."
 )
+PEERS = {
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "sequence": "AutoModelForSequenceClassification",
+    "token": "AutoModelForTokenClassification",
+    "span": "AutoModelForQuestionAnswering",
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -116,7 +128,7 @@ def _our_states(model: Model | EncoderDecoder, ids: Tensor) -> dict[str, Tensor]
     else:
         with _watched(model.stack, states):
             output = model(ids)
-    return {**states, "output" if model.head is None else "logits": output}
+    return {**states, "logits" if isinstance(model.head, LanguageHead) else "output": output}
 
 
 @contextmanager
@@ -182,20 +194,83 @@ def continued(ours: Model | EncoderDecoder, theirs: Any, ids: Tensor, tokens: in
     return mine, out[0, before:].tolist()
 
 
-def load_peer(path: str, gguf: str | None, dtype: torch.dtype, architecture: str | None) -> nn.Module:
-    """The model as `transformers` loads it.
+def verify(
+    source: str, dtypes: Sequence[str] = ("float32",), *, text: str | None = None, new_tokens: int = 32
+) -> list[Report]:
+    """Load a source here and with `transformers`, and compare them in each dtype.
+
+    Args:
+        source: what `cutaway.load` takes, of a family that `transformers` has too.
+        dtypes: names of `DTYPES`.
+        text: what both read; `TEXT` by default, or some ids where there is no tokenizer.
+        new_tokens: how many both continue the text with, greedily, where the model generates.
 
     Raises:
-        CutawayError: `transformers` is not installed.
+        CutawayError: `transformers` is not installed or cannot load the source, or the two are not the same model.
     """
+    if new_tokens < 1:
+        raise CutawayError(f"new_tokens is at least 1, not {new_tokens}")
+    with _readable_by_both(source) as path:
+        reports = []
+        exact = None
+        for dtype in dtypes:
+            ours = load(source, DTYPES[dtype])
+            ids = _ids(ours, text)
+            if exact is None and dtype != "float32":
+                exact = _their_states(ours.model, _peer(path, ours.model, "float32"), ids)
+            theirs = _peer(path, ours.model, dtype)
+            rows, peer = compare(ours.model, theirs, ids, None if dtype == "float32" else exact)
+            exact = peer if dtype == "float32" else exact
+            both = continued(ours.model, theirs, ids, new_tokens) if _generates(ours.model) else (None, None)
+            reports.append(Report(dtype, rows, *both))
+        return reports
+
+
+def _generates(model: Model | EncoderDecoder) -> bool:
+    return model.causal and isinstance(model.head, LanguageHead)
+
+
+def _ids(loaded: Loaded, text: str | None) -> Tensor:
+    if loaded.tokenizer is None:
+        if text is not None:
+            raise CutawayError("this source has no tokenizer, so it reads no text; leave the text out")
+        return torch.arange(16)[None] * 7 % loaded.model.vocab
+    ids = loaded.tokenizer.encode(TEXT if text is None else text)
+    if not ids:
+        raise CutawayError("the text is empty: there is nothing to compare")
+    return torch.tensor([ids])
+
+
+@contextmanager
+def _readable_by_both(source: str) -> Iterator[Path]:
+    """Where the files are. What only cutaway reads is written in the Hugging Face layout first."""
+    if Path(source).expanduser().exists():
+        path = Path(source).expanduser()
+    elif source.lower() in PACKAGES:
+        path = sources._packaged(PACKAGES[source.lower()], source)
+    else:
+        path = hub.fetch(source)
+    if not (path / native.CARD).is_file():
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        yield convert(source, Path(folder) / "model", layout="huggingface")
+
+
+def _peer(path: Path, ours: Model | EncoderDecoder, dtype: str) -> nn.Module:
+    """The same model as `transformers` loads it."""
     try:
         import transformers
     except ImportError:
         raise CutawayError(
             "verify compares with transformers, which is not installed: pip install 'cutaway[verify]'"
         ) from None
-    kind = getattr(transformers, architecture) if architecture else transformers.AutoModel
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    more = {} if gguf is None else {"gguf_file": gguf}
-    return kind.from_pretrained(path, dtype=dtype, **more).eval()
+    head = "seq2seq" if isinstance(ours, EncoderDecoder) else getattr(ours.sizes, "head", "none")
+    kind = getattr(transformers, PEERS.get(head, "AutoModel"))
+    folder, more = (path, {}) if path.is_dir() else (path.parent, {"gguf_file": path.name})
+    try:
+        return kind.from_pretrained(folder, dtype=DTYPES[dtype], **more).eval()
+    except (OSError, ValueError, ImportError) as error:
+        raise CutawayError(f"transformers cannot load {path}: {error}") from error
