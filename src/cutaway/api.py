@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from cutaway import families
 from cutaway.checkpoints import Checkpoint, main_dtype, materialise, open_source
@@ -203,8 +204,17 @@ def _compose(family: str, sizes: Any, tensors: int, source: str) -> nn.Module:
             raise CheckpointError(
                 f"{source}: {getattr(sizes, name)} layers are described, but {tensors} tensors are there"
             )
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return _checked_compose(family, sizes, source)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the drawing of numbers, of which `meta` has none: torch would import its compiler for it (1 s)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _checked_compose(family: str, sizes: Any, what: str) -> nn.Module:

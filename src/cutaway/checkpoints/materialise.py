@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 
 import torch
@@ -39,8 +40,9 @@ def materialise(
     entries.sort(key=lambda entry: -prod(tensors[entry.theirs].shape))
     sizes = [prod(tensors[entry.theirs].shape) * dtype.itemsize for entry in entries]
     try:
-        for entry in track(zip(sizes, entries, strict=True), sum(sizes), label):
-            _read(entry, tensors[entry.theirs], shapes, real, dtype, device)
+        with _one_thread():
+            for entry in track(zip(sizes, entries, strict=True), sum(sizes), label):
+                _read(entry, tensors[entry.theirs], shapes, real, dtype, device)
     except (MemoryError, RuntimeError) as error:  # torch reports exhausted memory as a RuntimeError
         if isinstance(error, RuntimeError) and "alloc" not in str(error) and "memory" not in str(error):
             raise
@@ -51,6 +53,17 @@ def materialise(
     if fresh:
         warnings.warn(f"not in the checkpoint, so starting afresh: {', '.join(fresh)}", stacklevel=3)
     _replace(model, real)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Copying small pieces is not worth torch's threads, which on a busy machine wait for each other at every one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def main_dtype(tensors: Iterable[Stored]) -> torch.dtype:

@@ -1,0 +1,90 @@
+"""Tiny models of the reference library, one a family and head, and how to compare what they say with ours."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from torch import Tensor
+
+from cutaway.api import Loaded
+
+LLAMA = dict(
+    vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
+)  # fmt: skip
+BERT = dict(
+    vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    max_position_embeddings=64,
+)  # fmt: skip
+GPT2 = dict(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2)
+T5 = dict(vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0)
+LLAMA3 = dict(
+    rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+    original_max_position_embeddings=32,
+)  # fmt: skip
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", LLAMA),
+    "llama-tied": ("LlamaForCausalLM", {**LLAMA, "tie_word_embeddings": True, "attention_bias": True, "head_dim": 16}),
+    "llama-3": ("LlamaForCausalLM", {**LLAMA, "rope_parameters": LLAMA3, "mlp_bias": True}),
+    "llama-sequence": ("LlamaForSequenceClassification", {**LLAMA, "num_labels": 3, "pad_token_id": 0}),
+    "llama-token": ("LlamaForTokenClassification", {**LLAMA, "num_labels": 3}),
+    "llama-bare": ("LlamaModel", LLAMA),
+    "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 5, "head_dim": 8}),
+    "gpt2": ("GPT2LMHeadModel", GPT2),
+    "gpt2-untied": ("GPT2LMHeadModel", {**GPT2, "tie_word_embeddings": False, "n_inner": 40}),
+    "gpt2-bare": ("GPT2Model", GPT2),
+    "gpt2-sequence": ("GPT2ForSequenceClassification", {**GPT2, "num_labels": 3, "pad_token_id": 0}),
+    "bert": ("BertModel", BERT),
+    "bert-masked": ("BertForMaskedLM", BERT),
+    "bert-sequence": ("BertForSequenceClassification", {**BERT, "num_labels": 3}),
+    "bert-token": ("BertForTokenClassification", {**BERT, "num_labels": 5}),
+    "bert-span": ("BertForQuestionAnswering", BERT),
+    "t5": ("T5ForConditionalGeneration", T5),
+    "flan-t5": (
+        "T5ForConditionalGeneration",
+        {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 1},
+    ),
+    "mt5": ("MT5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+}
+
+
+def reference(name: str) -> Any:
+    """A tiny model of the reference library with weights that are far from their initial nothing."""
+    torch.manual_seed(hash(name) % 1000)
+    kind, config = MODELS[name]
+    model = getattr(hf, kind)(getattr(hf, kind).config_class(**config)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+def saved(name: str, folder: Path, **options: Any) -> Any:
+    """The same, written by the reference library."""
+    model = reference(name)
+    model.save_pretrained(folder, **options)
+    return model
+
+
+@torch.no_grad()
+def answer(model: Any) -> Tensor:
+    """What a model of the reference library says about fixed ids."""
+    ids = torch.arange(2, 24).reshape(2, 11)
+    extra = {"decoder_input_ids": ids.flip(1)} if model.config.is_encoder_decoder else {}
+    out = model(input_ids=ids, **extra)
+    if "start_logits" in out:
+        return torch.stack([out.start_logits, out.end_logits], -1)
+    return out.logits if "logits" in out else out.last_hidden_state
+
+
+@torch.no_grad()
+def our_answer(loaded: Loaded) -> Tensor:
+    """What ours says about the same."""
+    ids = torch.arange(2, 24).reshape(2, 11)
+    return loaded.model(ids, ids.flip(1)) if loaded.family == "t5" else loaded.model(ids)
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).abs().max() / theirs.abs().max())
