@@ -128,10 +128,13 @@ def _through(entry: Entry, stored: Stored) -> list[Tensor]:
 
 
 def finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite. Their sum shows it without a copy, except where it overflows itself."""
-    if tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)).isfinite():
-        return True
-    return all(bool(piece.isfinite().all()) for piece in tensor.view(-1).split(1 << 20))
+    """Whether all numbers are finite. Their sum shows it without a copy, except where it overflows itself.
+
+    Piece by piece, since a sum in another dtype than the tensor's copies what it adds up.
+    """
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    pieces = tensor.view(-1).split(1 << 20)
+    return all(bool(piece.sum(dtype=wide).isfinite()) or bool(piece.isfinite().all()) for piece in pieces)
 
 
 def _fresh(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
