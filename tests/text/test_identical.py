@@ -41,7 +41,8 @@ def test_wordpiece_casing(minilm, tmp_path, lower, accents):
     config = {"do_lower_case": lower, "strip_accents": accents, "tokenizer_class": "BertTokenizer"}
     folder = write(tmp_path, {"vocab.txt": (minilm / "vocab.txt").read_bytes(), "tokenizer_config.json": config})
     assert not different(text.from_directory(folder).encode, reference(folder).encode)
-    assert text.from_directory(folder).encode("É") != text.from_directory(minilm).encode("É") or (lower, accents) == (True, None)  # fmt: skip
+    stripped = text.from_directory(folder).encode("é") == text.from_directory(folder).encode("e")
+    assert stripped == (lower if accents is None else accents)
 
 
 @pytest.mark.parametrize("config", [{}, {"add_prefix_space": True}, {"add_bos_token": True}])
@@ -53,7 +54,8 @@ def test_byte_level_files(byte_level, tmp_path, config):
     ours, theirs = text.from_directory(folder), reference(folder)
     texts = [t + "<|endoftext|> " + t for t in TEXTS if t] + TEXTS  # BOS at the start: see test_tokenizer.py
     assert not different(ours.encode, theirs.encode, texts)
-    assert not different(lambda t: ours.decode(ours.encode(t)), lambda t: theirs.decode(theirs.encode(t), skip_special_tokens=True), texts)  # fmt: skip
+    again = lambda t: theirs.decode(theirs.encode(t), skip_special_tokens=True)
+    assert not different(lambda t: ours.decode(ours.encode(t)), again, texts)
 
 
 # The digits are cut out first, so that the spaces before one end their piece of text.
@@ -91,7 +93,8 @@ def test_gguf_byte_level_against_tiktoken(smollm2_fields, pre, pattern):
     smollm2_lacks = {b for b in range(256) if bytes([b]) not in oracle._mergeable_ranks}
     texts = [t for t in TEXTS if not smollm2_lacks & set(normal(t).encode())]
     assert len(texts) > 250
-    assert not different(lambda t: ours.encode(t, special=False), lambda t: oracle.encode(normal(t), allowed_special="all"), texts)  # fmt: skip
+    expected = lambda t: oracle.encode(normal(t), allowed_special="all")
+    assert not different(lambda t: ours.encode(t, special=False), expected, texts)
 
 
 def test_smollm2_agrees_with_transformers_on_its_gguf(smollm2, smollm2_fields):

@@ -1,6 +1,7 @@
 """The tokenizer's own promises: strange input, one BOS, batches, streams, labels, saving."""
 
 import json
+import unicodedata
 
 import pytest
 import torch
@@ -66,8 +67,8 @@ def test_decoding_undoes_encoding(tokenizers, kind):
     for content in NASTY + random_texts(100):
         if kind == "smollm2":  # its vocabulary lacks these bytes
             content = "".join(c for c in content if c.encode()[0] in range(32, 0xF0) or c in "\n\t")
-        again = tokenizer.decode(tokenizer.encode(content, parse_special=False))
-        assert again == (content.replace("▁", " ") if kind.startswith("llama") else content) or "\ufdd0" <= content
+        expected = content.replace("▁", " ") if kind.startswith("llama") else content
+        assert tokenizer.decode(tokenizer.encode(content, parse_special=False)) == expected
 
 
 def test_one_bos(tokenizers):
@@ -207,8 +208,9 @@ def test_saved_files_load_everywhere(tokenizer, tmp_path):
     theirs, again = AutoTokenizer.from_pretrained(tmp_path), text.from_directory(tmp_path)
     alone = text.from_directory(write(tmp_path / "x", {n: (tmp_path / n).read_bytes() for n in ("tokenizer.json",)}))
     hard = "ᄒ\u1161\u11ab"  # normalised as a whole, which the saved form cannot do: see recipes.sentencepiece
+    normal = [unicodedata.normalize("NFKC", t) for t in random_texts(200)]
     bos = ("<s>", "<|endoftext|>")
-    texts = [t for t in NASTY + random_texts(200) if hard not in t and not t.startswith(bos)]
+    texts = [t for t in NASTY + normal if hard not in t and not t.startswith(bos)]
     texts += ["the <extra_id_3> dog</s>the", "a [MASK] b", "x<|im_end|>\n y", "the</s> the", " the", "</s>the"]
     for content in texts:
         assert theirs.encode(content) == tokenizer.encode(content) == again.encode(content) == alone.encode(content)

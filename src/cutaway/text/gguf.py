@@ -1,5 +1,6 @@
 """Tokenizers from the `tokenizer.ggml.*` fields of a GGUF file."""
 
+from collections import Counter
 from typing import Any
 
 from cutaway.errors import TokenizerError
@@ -28,7 +29,7 @@ def from_gguf(fields: dict[str, Any]) -> Tokenizer:
     `tokenizer.ggml.model` is `gpt2` (byte-level BPE), `llama` (sentencepiece BPE, run by sentencepiece itself) or `bert`
     (WordPiece). Raises `TokenizerError` for another model, an unknown `tokenizer.ggml.pre`, or fields that do not fit.
     """
-    kind = fields.get("tokenizer.ggml.model")
+    kind = str(fields.get("tokenizer.ggml.model"))
     engines = {"gpt2": _byte_level, "llama": _sentencepiece, "bert": _wordpiece}
     if kind not in engines:
         raise TokenizerError(f"{_FILE} is of kind {kind!r}; cutaway reads {', '.join(engines)}.")
@@ -36,7 +37,7 @@ def from_gguf(fields: dict[str, Any]) -> Tokenizer:
     roles: dict[str, Any] = {}
     for theirs, ours in _ROLES.items():
         index = fields.get(f"tokenizer.ggml.{theirs}_token_id")
-        if index is None or (isinstance(index, int) and index in (-1, 0xFFFFFFFF)):
+        if index is None or index in (-1, 0xFFFFFFFF):
             continue
         if type(index) is not int or not 0 <= index < len(tokens):
             raise TokenizerError(f"{_FILE}: {theirs}_token_id is {index!r}, but there are {len(tokens)} tokens.")
@@ -49,8 +50,8 @@ def from_gguf(fields: dict[str, Any]) -> Tokenizer:
         for side, name, default in (("prefix", "bos", add_bos), ("suffix", "eos", False)):
             if fields.get(f"tokenizer.ggml.add_{name}_token", default) and name in roles:
                 roles[side] = [engine.index(roles[name])]
-    ends = {fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")}
-    ends |= {engine.specials.get(text) for text in _TURN_ENDS}
+    ends = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")]
+    ends += [engine.specials.get(text) for text in _TURN_ENDS]
     roles["more_eos"] = frozenset(index for index in ends if type(index) is int and 0 <= index < len(tokens))
     template = fields.get("tokenizer.chat_template")
     if template is not None and not isinstance(template, str):
@@ -59,22 +60,29 @@ def from_gguf(fields: dict[str, Any]) -> Tokenizer:
 
 
 def _tokens(fields: dict[str, Any]) -> tuple[list[str], list[int]]:
-    tokens = list(fields.get("tokenizer.ggml.tokens") or [])
-    kinds = list(fields.get("tokenizer.ggml.token_type") or [proto.NORMAL] * len(tokens))
+    tokens = _list(fields, "tokens")
+    kinds = _list(fields, "token_type") or [proto.NORMAL] * len(tokens)
     if not tokens or len(kinds) != len(tokens):
         raise TokenizerError(f"{_FILE} has {len(tokens)} tokens and {len(kinds)} token types; fetch the file again.")
-    if not all(isinstance(token, str) for token in tokens) or not all(kind in range(7) for kind in kinds):
+    if not all(isinstance(token, str) for token in tokens) or not all(type(k) is int and 0 <= k <= 6 for k in kinds):
         raise TokenizerError(f"{_FILE}: tokens must be text and token types 1 to 6; fetch the file again.")
     if len(set(tokens)) < len(tokens):
-        twice = next(token for index, token in enumerate(tokens) if token in set(tokens[:index]))
+        twice = Counter(tokens).most_common(1)[0][0]
         raise TokenizerError(f"{_FILE} lists {twice!r} twice; fetch the file again.")
     return tokens, [int(kind) or proto.NORMAL for kind in kinds]
+
+
+def _list(fields: dict[str, Any], name: str) -> list[Any]:
+    value = fields.get(f"tokenizer.ggml.{name}")
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise TokenizerError(f"{_FILE}: {name} must be a list, not {type(value).__name__}; fetch the file again.")
+    return list(value or [])
 
 
 def _byte_level(fields: dict[str, Any], tokens: list[str], kinds: list[int], roles: dict[str, Any]) -> Engine:
     vocab = {token: index for index, token in enumerate(tokens)}
     merges = []
-    for number, merge in enumerate(fields.get("tokenizer.ggml.merges") or []):
+    for number, merge in enumerate(_list(fields, "merges")):
         pair = str(merge).split(" ")
         if len(pair) != 2 or any(piece not in vocab for piece in (*pair, "".join(pair))):
             raise TokenizerError(f"{_FILE}: merge {number}, {merge!r}, is no pair of its tokens; fetch the file again.")
@@ -83,7 +91,7 @@ def _byte_level(fields: dict[str, Any], tokens: list[str], kinds: list[int], rol
     special |= {text: vocab[text] for text in roles.values()}
     plain = {token: vocab[token] for token, kind in zip(tokens, kinds, strict=True) if kind == proto.USER_DEFINED}
     options = {
-        "kind": fields.get("tokenizer.ggml.pre", "default"),
+        "kind": str(fields.get("tokenizer.ggml.pre", "default")),
         "plain": plain,
         "add_prefix_space": bool(fields.get("tokenizer.ggml.add_space_prefix", False)),
     }
@@ -91,7 +99,7 @@ def _byte_level(fields: dict[str, Any], tokens: list[str], kinds: list[int], rol
 
 
 def _sentencepiece(fields: dict[str, Any], tokens: list[str], kinds: list[int], roles: dict[str, Any]) -> Engine:
-    scores = list(fields.get("tokenizer.ggml.scores") or [])
+    scores = _list(fields, "scores")
     if len(scores) != len(tokens) or not all(isinstance(score, (int, float)) for score in scores):
         raise TokenizerError(f"{_FILE} has {len(scores)} scores for {len(tokens)} tokens; fetch the file again.")
     if kinds.count(proto.UNKNOWN) != 1:

@@ -120,8 +120,10 @@ def wordpiece(vocab: dict[str, int], special: dict[str, int], names: Json, **opt
 def sentencepiece(model: proto.SentencePieceModel, every_segment: bool) -> Json:
     """The steps of a sentencepiece model, without added tokens (Kudo & Richardson 2018).
 
-    It cuts as sentencepiece does but for two rarities: a character sequence of six or more bytes that the
-    normalisation maps as a whole, and overlapping merges that make the same piece in two ways.
+    It cuts as sentencepiece does but for two rarities. The library looks up a character together with the marks on
+    it: where the normalisation maps the character but not the whole (`½` with a macron), it loses the marks, and it
+    maps no whole of six bytes or more (Hangul in single letters). And where two overlapping merges make the same
+    piece in different ways, sentencepiece takes the left one.
     """
     pieces = [piece.text for piece in model.pieces]
     unknown = pieces[model.unk]

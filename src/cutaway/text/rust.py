@@ -32,10 +32,9 @@ class RustEngine:
 
         try:
             return Tokenizer.from_str(json.dumps(document))
-        except BaseException as problem:  # a panic of the library is no Exception
-            if isinstance(problem, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-                raise
-            raise TokenizerError(f"{self._name} describes no tokenizer ({problem}); fetch the file again.") from None
+        except BaseException as problem:
+            reason = _reason(problem)
+            raise TokenizerError(f"{self._name} describes no tokenizer ({reason}); fetch the file again.") from None
 
     def add(self, tokens: dict[str, bool]) -> None:
         """Gives ids to texts that have none yet: `{text: is it a control token}`."""
@@ -49,11 +48,18 @@ class RustEngine:
 
     def ids(self, text: str, literal: bool = False) -> list[int]:
         rust = self._literal if literal else self._rust
-        return rust.encode(text, add_special_tokens=False).ids
+        return self._encode(rust, text).ids
+
+    def _encode(self, rust: Any, text: str, special: bool = False) -> Any:
+        try:
+            return rust.encode(text, add_special_tokens=special)
+        except BaseException as problem:
+            reason = _reason(problem)
+            raise TokenizerError(f"{self._name} cannot cut {text[:40]!r} ({reason}); is it the right file?") from None
 
     def continue_ids(self, text: str) -> list[int]:
         rust, mark = self._continuing
-        return rust.encode(mark + text, add_special_tokens=False).ids[1:]
+        return self._encode(rust, mark + text).ids[1:]
 
     @cached_property
     def _literal(self) -> Any:
@@ -75,7 +81,7 @@ class RustEngine:
     def around(self) -> tuple[list[int], list[int]]:
         """The ids that the tokenizer's own post-processor puts before and after a text."""
         for text in ("a", *list(self._rust.get_vocab())[:50]):
-            encoding = self._rust.encode(text)
+            encoding = self._encode(self._rust, text, special=True)
             mask = encoding.special_tokens_mask
             if 0 in mask:
                 start, stop = mask.index(0), len(mask) - mask[::-1].index(0)
@@ -155,6 +161,13 @@ class _Decoder:
         for old, new in self._replace:
             piece = piece.replace(old, new)
         return Bytes(piece.encode("utf-8"))
+
+
+def _reason(problem: BaseException) -> str:
+    """What the library said; a panic inside it is no `Exception`, but no reason to end the program either."""
+    if isinstance(problem, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        raise problem
+    return str(problem)[:300]
 
 
 def byte_token(piece: str) -> int | None:

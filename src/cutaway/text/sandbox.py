@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from datetime import datetime
 from functools import wraps
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import Environment, Template, TemplateError, nodes
 from jinja2.exceptions import SecurityError
@@ -40,8 +40,9 @@ _NO_FILTERS = (
     "wordwrap",
     "xmlattr",
 )
-_NO_METHODS = frozenset(("center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"))
+_NO_METHODS = frozenset(("center", "expandtabs", "format_map", "ljust", "rjust", "translate", "zfill"))
 _WIDE = re.compile(r"%[^a-zA-Z%]*(\d{4,}|\*)")
+_WIDE_FIELD = re.compile(r":[^}]*(\d{4,}|\{)")
 
 
 def charge(units: int) -> None:
@@ -54,6 +55,11 @@ def charge(units: int) -> None:
 
 def _size(value: object) -> int:
     return len(value) if isinstance(value, (str, bytes, list, tuple, dict, range)) else 1
+
+
+def _check_bits(bits: int) -> None:
+    if bits > 10_000:
+        raise SecurityError("it computes with numbers of thousands of digits")
 
 
 def _turns(items: Iterable[Any], weight: int) -> Iterator[Any]:
@@ -101,22 +107,21 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if _WIDE.search(left):
                 raise SecurityError("it formats text thousands of characters wide")
             charge(len(left) + len(str(right)))
-        elif operator == "**":
-            charge(
-                int(min(abs(right), _BUDGET) * 64) if isinstance(left, int) and isinstance(right, (int, float)) else 1
-            )
+        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
+            _check_bits(left.bit_length() * abs(right))
+        elif operator == "*" and isinstance(left, int) and isinstance(right, int):
+            _check_bits(left.bit_length() + right.bit_length())
         elif operator == "*":
-            for text, times in ((left, right), (right, left)):
-                if isinstance(times, int):
-                    size = max(text.bit_length() // 8, 1) if isinstance(text, int) else _size(text)
-                    charge(size * (max(times, 1) if not isinstance(text, (int, float)) else 1))
+            text, times = (right, left) if isinstance(left, int) else (left, right)
+            charge(_size(text) * max(times, 0) if isinstance(times, int) else 1)
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         charge(_STEP)
         if isinstance(__obj, Macro):
             charge(__context.get("_template_size") or 0)
-        owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
+        method = getattr(__obj, "__wrapped__", __obj)  # Jinja wraps str.format
+        owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
         if isinstance(owner, str):
             if name in _NO_METHODS:
                 raise SecurityError(f"it calls str.{name}, which no chat template needs")
@@ -126,7 +131,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 def _charge_text(name: str, text: Any, args: tuple[Any, ...]) -> None:
     """What a string method or filter that can multiply text will make, charged before it is made."""
-    if name == "replace" and len(args) >= 2 and isinstance(args[0], str):
+    if name == "format":
+        if _WIDE_FIELD.search(text):
+            raise SecurityError("it formats text thousands of characters wide")
+        charge(len(text) * (1 + max(map(_size, args), default=1)))
+    elif name == "replace" and len(args) >= 2 and isinstance(args[0], str):
         charge(len(text) + str(text).count(args[0]) * _size(args[1]))
     elif name == "join" and args and isinstance(args[0], (list, tuple)):
         charge(sum(map(_size, args[0])) + len(args[0]) * len(text))
@@ -182,14 +191,16 @@ def _now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:  # fmt: skip
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, **options: Any) -> str:
+    """Unlike Jinja's own, it escapes nothing for HTML. Option: `sort_keys`."""
+    options = {"ensure_ascii": ensure_ascii, "indent": indent, "separators": separators} | options
+    return json.dumps(value, **options)
 
 
 class _Generation(Extension):
     """`{% generation %}` … `{% endgeneration %}` marks what the assistant says, for training; it writes its body."""
 
-    tags = {"generation"}
+    tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)
