@@ -11,6 +11,7 @@ from cutaway.checkpoints.stored import Stored
 from cutaway.errors import CheckpointError, ConfigError, SourceError
 
 CONFIG = "config.json"
+IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 LARGEST_JSON = 64 << 20
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
@@ -39,7 +40,9 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
         raise ConfigError(f"{folder / CONFIG} holds a value of a wrong kind: {error}") from error
     if (pooling := _pooling(folder)) and family == "bert":
         sizes = dataclasses.replace(sizes, head=pooling)
-    generation = folder / "generation_config.json"
+    generation = {name: config[name] for name in IDS if config.get(name) is not None}
+    if (folder / "generation_config.json").is_file():
+        generation |= read_json(folder / "generation_config.json")
     return Checkpoint(
         source,
         family,
@@ -47,7 +50,7 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
         open_tensors(folder),
         module.weights(sizes),
         lambda: tokenizer(folder),
-        read_json(generation) if generation.is_file() else {},
+        generation,
     )
 
 

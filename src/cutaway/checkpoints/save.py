@@ -39,7 +39,8 @@ def save_huggingface(
     module = families.get(family)
     parameters = dict(model.named_parameters())
     dtype = next(iter(parameters.values())).dtype
-    config = {**module.write(sizes), "dtype": str(dtype).removeprefix("torch."), **_ids(tokenizer, generation)}
+    labels = _labels(sizes) if getattr(sizes, "head", None) in ("sequence", "token") else {}
+    config = {**module.write(sizes), **labels, "dtype": str(dtype).removeprefix("torch."), **_ids(tokenizer, generation)}
     parts = [_part(entry, parameters) for entry in expand(module.weights(sizes), parameters)]
     with whole_folder(folder, overwrite) as made:
         _write_json(made / "config.json", config)
@@ -85,6 +86,12 @@ def _write_weights(folder: Path, parts: Sequence[Part], shard: int) -> None:
     places = {part.name: name for name, group in zip(names, groups, strict=True) for part in group}
     index = {"metadata": {"total_size": sum(part.size for part in parts)}, "weight_map": places}
     _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _labels(sizes: Any) -> dict[str, Any]:
+    """How many classes there are, as the reference writes it: by naming each."""
+    names = [f"LABEL_{i}" for i in range(sizes.labels)]
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
 def _ids(tokenizer: Any, generation: dict[str, Any] | None) -> dict[str, Any]:
