@@ -138,7 +138,7 @@ def chat(
         "seed": seed,
     }
     _check_speaks(loaded)
-    if not loaded.tokenizer.chat_template:
+    if loaded.tokenizer is None or not loaded.tokenizer.chat_template:
         raise CutawayError("this model has no chat template; `cutaway generate SOURCE PROMPT --raw` continues a text")
     Conversation(loaded, system, settings).run()
 

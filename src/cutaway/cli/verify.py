@@ -69,5 +69,5 @@ def _show(report: Report) -> None:
             if same is None
             else f"the first {same} of {count} greedy tokens are the same"
         )
-        out.print(f"[{'green' if same is None else 'yellow'}]{said}[/]")
+        out.print(f"[{'green' if same is None else 'yellow'}]{which} greedy tokens are the same[/]")
     print()

@@ -9,6 +9,7 @@ yardstick: how far `transformers` itself is from its own float32.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -259,6 +260,7 @@ def _readable_by_both(source: str) -> Iterator[Path]:
 
 def _peer(path: Path, ours: Model | EncoderDecoder, dtype: str) -> nn.Module:
     """The same model as `transformers` loads it."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # its bars would tear the shell's own
     try:
         import transformers
     except ImportError:
