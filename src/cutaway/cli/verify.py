@@ -64,10 +64,6 @@ def _show(report: Report) -> None:
     if report.greedy_tokens_equal is not None and report.ours is not None and report.theirs is not None:
         same = next((i for i, (a, b) in enumerate(zip(report.ours, report.theirs, strict=True)) if a != b), None)
         count = len(report.ours)
-        said = (
-            f"all {count} greedy tokens are the same"
-            if same is None
-            else f"the first {same} of {count} greedy tokens are the same"
-        )
+        which = f"all {count}" if same is None else f"the first {same} of {count}"
         out.print(f"[{'green' if same is None else 'yellow'}]{which} greedy tokens are the same[/]")
     print()
