@@ -68,12 +68,11 @@ def read(path: Path) -> dict[str, Stored]:
         raise CheckpointError(f"{path} is no whole file of PyTorch weights ({type(error).__name__})") from error
     if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
         raise CheckpointError(f"{path} does not hold a dictionary of named tensors")
-    size = path.stat().st_size
-    if odd := next((name for name, v in found.items() if v.nbytes > size), None):
-        raise CheckpointError(f"{path}: {odd} claims more bytes than the file has")
-    odd = next((name for name, v in found.items() if v.layout != torch.strided or v.is_quantized or v.is_meta), None)
-    if odd:
-        raise CheckpointError(f"{path}: {odd} is no plain tensor (sparse, quantised or empty of data)")
+    for name, tensor in found.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise CheckpointError(f"{path}: {name} is no plain tensor (sparse, quantised or empty of data)")
+        if tensor.nbytes > path.stat().st_size:
+            raise CheckpointError(f"{path}: {name} claims more bytes than the file has")
     return {name: (Held if mapped else InMemory)(tensor, path) for name, tensor in found.items()}
 
 
