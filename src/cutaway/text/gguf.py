@@ -1,5 +1,6 @@
 """Tokenizers from the `tokenizer.ggml.*` fields of a GGUF file."""
 
+from array import array
 from collections import Counter
 from typing import Any
 
@@ -74,7 +75,7 @@ def _tokens(fields: dict[str, Any]) -> tuple[list[str], list[int]]:
 
 def _list(fields: dict[str, Any], name: str) -> list[Any]:
     value = fields.get(f"tokenizer.ggml.{name}")
-    if value is not None and not isinstance(value, (list, tuple)):
+    if value is not None and not isinstance(value, (list, tuple, array)):
         raise TokenizerError(f"{_FILE}: {name} must be a list, not {type(value).__name__}; fetch the file again.")
     return list(value or [])
 
