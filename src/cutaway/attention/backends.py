@@ -44,20 +44,17 @@ def _sdpa(scores: Scores, v: Tensor, dropout: float) -> Tensor:
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=groups != heads
         )
-    allowed, bias = scores.dense(), scores.bias
-    if bias is not None:
-        bias = bias.to(q.dtype)
-        allowed = bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)
+    added = scores.additive()
     if q.shape[2] == 1 and groups != heads:  # decoding: a group's heads become its queries, so no key is copied
         q = q.reshape(q.shape[0], groups, heads // groups, -1)
-        if allowed is not None and allowed.shape[1] == heads:
-            allowed = allowed.expand(-1, -1, 1, k.shape[2]).reshape(-1, groups, heads // groups, k.shape[2])
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout, scale=scale)
+        if added is not None and added.shape[1] == heads:
+            added = added.expand(-1, -1, 1, k.shape[2]).reshape(-1, groups, heads // groups, k.shape[2])
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout, scale=scale)
         return out.reshape(q.shape[0], heads, 1, -1)
-    if allowed is not None:
-        allowed = allowed.expand(-1, -1, q.shape[2], k.shape[2])
+    if added is not None:
+        added = added.expand(-1, -1, q.shape[2], k.shape[2])
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=allowed, dropout_p=dropout, scale=scale, enable_gqa=groups != heads
+        q, k, v, attn_mask=added, dropout_p=dropout, scale=scale, enable_gqa=groups != heads
     )
 
 

@@ -57,6 +57,20 @@ class Scores:
             self.memo[key] = mask.dense(self.q_pos, self.k_pos)
         return self.memo[key]
 
+    def additive(self) -> Float[Tensor, "..."] | None:
+        """Mask and bias as what is added to the logits, in q's dtype: what fused kernels take. None adds nothing."""
+        allowed = self.dense()
+        if self.bias is not None:
+            bias = self.bias.to(self.q.dtype)
+            return bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)
+        if allowed is None:
+            return None
+        key = ("additive", self.mask, self.owner)  # once a forward: kernels given booleans would convert in every layer
+        if key not in self.memo:
+            zero = torch.zeros((), dtype=self.q.dtype, device=self.q.device)
+            self.memo[key] = torch.where(allowed, zero, -torch.inf)
+        return self.memo[key]
+
 
 def weights(scores: Scores) -> Float[Tensor, "b h q k"]:
     """The attention pattern (B, H, Q, K) in float32: each row sums to 1, or is zero where nothing may be looked at."""
