@@ -1,7 +1,8 @@
 """T5. Encoder-decoder · RMSNorm before · relative position bias · multi-head, unscaled · ReLU or GeGLU · no biases.
 
 Raffel et al. 2020 (arXiv:1910.10683); 1.1: Shazeer 2020 (GeGLU, untied); Flan: Chung et al. 2022; mT5: Xue et al. 2021.
-Deviations: none.
+Deviations: none. The larger
+checkpoints overflow float16 in the feed-forward, as they do elsewhere: load them as bfloat16 or float32.
 """
 
 from __future__ import annotations
