@@ -9,24 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from cutaway import families
-from cutaway.checkpoints import Checkpoint, main_dtype, materialise, open_source
+from cutaway.checkpoints import main_dtype, materialise, open_source
 from cutaway.checkpoints import native as native_folder
+from cutaway.checkpoints.compose import another_head, compose, compose_meta
 from cutaway.checkpoints.save import save_huggingface
+from cutaway.checkpoints.target import check_device, check_dtype
 from cutaway.errors import CheckpointError, ConfigError
-from cutaway.layout import Rule, ignore
 
 if TYPE_CHECKING:
     from cutaway.text import Tokenizer
 
-DTYPES = {
-    **dict.fromkeys(("float32", "f32", "fp32"), torch.float32),
-    **dict.fromkeys(("bfloat16", "bf16"), torch.bfloat16),
-    **dict.fromkeys(("float16", "f16", "fp16", "half"), torch.float16),
-    **dict.fromkeys(("float64", "f64", "double"), torch.float64),
-}
 Layout = Literal["huggingface", "cutaway"]
 
 
@@ -78,8 +72,8 @@ def load(
     checkpoint = open_source(source)
     sizes, rules = checkpoint.sizes, checkpoint.rules
     if head is not None or labels is not None:
-        sizes, rules = _another_head(checkpoint, head, labels)
-    model = _compose(checkpoint.family, sizes, len(checkpoint.tensors), checkpoint.source)
+        sizes, rules = another_head(checkpoint, head, labels)
+    model = compose_meta(checkpoint, sizes)
     wanted = wanted or main_dtype(checkpoint.tensors.values())
     materialise(model, rules, checkpoint.tensors, wanted, device, f"loading {checkpoint.source}")
     tokenizer = checkpoint.tokenizer()
@@ -121,8 +115,7 @@ def build(
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else [], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        with where:
-            model = _checked_compose(family, chosen, preset)
+        model = compose(family, chosen, preset, where)
     return _identified(model.to(kind), family, chosen)
 
 
@@ -172,81 +165,6 @@ def convert(
 ) -> Path:
     """`load` and `save` in one: any source to a folder that `transformers` loads. Raises what they raise."""
     return save(load(source, dtype), folder, layout=layout, overwrite=overwrite)
-
-
-def check_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """A floating-point dtype by any of its usual names."""
-    found = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
-    if found not in DTYPES.values():
-        raise ConfigError(f"no dtype {dtype!r} for a model; there are float32, bfloat16, float16 and float64")
-    return found  # type: ignore[return-value]
-
-
-def check_device(device: torch.device | str | None) -> torch.device:
-    """A device that this machine has."""
-    try:
-        found = torch.device(device or "cpu")
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"no device {device!r}; cpu, cuda, cuda:1 and mps are of the kind known") from error
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(found.type, False):
-        has = " and ".join(name for name, available in there.items() if available)
-        raise ConfigError(f"this machine, or this build of torch, has no device {found.type}; it has {has}")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"no device {found}: this machine has {torch.cuda.device_count()}")
-    return found
-
-
-def _compose(family: str, sizes: Any, tensors: int, source: str) -> nn.Module:
-    """The model on `meta`: names and shapes without memory."""
-    for name in ("layers", "decoder_layers"):
-        if (getattr(sizes, name, None) or 0) > tensors:
-            raise CheckpointError(
-                f"{source}: {getattr(sizes, name)} layers are described, but {tensors} tensors are there"
-            )
-    with torch.device("meta"), _Unfilled():
-        return _checked_compose(family, sizes, source)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves out the drawing of numbers, of which `meta` has none: torch would import its compiler for it (1 s)."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-def _checked_compose(family: str, sizes: Any, what: str) -> nn.Module:
-    try:
-        return families.get(family).compose(sizes)
-    except ConfigError:
-        raise
-    except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError, ZeroDivisionError, KeyError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{what}: no {family} can be built of these sizes ({first})") from error
-
-
-def _another_head(checkpoint: Checkpoint, head: str | None, labels: int | None) -> tuple[Any, list[Rule]]:
-    """Sizes and rules for a model whose head is not, or not wholly, in the checkpoint."""
-    if checkpoint.rules is None:
-        raise ConfigError(f"{checkpoint.source} was saved by cutaway with its head; load it as it is")
-    changes = {name: value for name, value in (("head", head), ("labels", labels)) if value is not None}
-    known = {f.name for f in dataclasses.fields(checkpoint.sizes)}
-    if unknown := set(changes) - known:
-        raise ConfigError(f"the {checkpoint.family} family has no choice of {' or '.join(sorted(unknown))}")
-    sizes = dataclasses.replace(checkpoint.sizes, **changes)
-    if sizes == checkpoint.sizes:
-        return sizes, list(checkpoint.rules)
-    rules = families.get(checkpoint.family).weights(sizes)
-    rules = [dataclasses.replace(rule, optional=True) if _of_head(rule) else rule for rule in rules]
-    left = [ignore(f"{r.theirs}(.weight|.bias|.gamma|.beta|)") for r in checkpoint.rules if _of_head(r)]
-    return sizes, rules + left
-
-
-def _of_head(rule: Rule) -> bool:
-    ours = (rule.ours,) if isinstance(rule.ours, str) else rule.ours
-    return any(name.startswith(("head.", "pooler.")) for name in ours)
 
 
 def _identified(model: nn.Module, family: str, sizes: Any) -> nn.Module:

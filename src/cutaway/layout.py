@@ -11,8 +11,8 @@ A family's table is a list of rules, most of them `Rule("their name", "our name"
 - `(a|b)` stands for either on their side; the *first* is the one we write. `(bert.|)` is an optional prefix.
 - A name that is a module of ours covers its weight and its bias, whichever the model has (on their side also
   `gamma` and `beta`, as the oldest checkpoints call them). Any other name is a parameter itself.
-- Ops turn the layout, and back: `same`, `transpose`, `split`, `split_transposed`, `permute`. They act on a weight
-  and on its bias alike, since a bias has only the output axis.
+- Ops turn the layout, and back: `same`, `transpose`, `split`, `split_transposed`, `permute`. They act on
+  a weight and on its bias alike, since a bias has only the output axis.
 - Several rules or alternatives may name the same parameter: those present must agree bit for bit.
 """
 
@@ -20,11 +20,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from cutaway.errors import CheckpointError
 from cutaway.keys import REQUIRED, Keys
+from cutaway.ops import Op, permute, same, split, split_transposed, transpose
 
 __all__ = [
     "REQUIRED", "Entry", "Keys", "Op", "Rule", "expand", "ignore", "permute", "same", "split",
@@ -32,87 +30,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Op:
-    """How one tensor of theirs and the parameters of ours hold the same numbers; here: alike."""
-
-    whole = True  # the tensor is used as it stands, so that it can be read straight into the parameter
-
-    def read(self, theirs: Tensor) -> list[Tensor]:
-        return [theirs]
-
-    def write(self, ours: Sequence[Tensor]) -> Tensor:
-        return ours[0]
-
-    def theirs_shape(self, shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
-        """Their tensor's shape, given the shapes of our parameters."""
-        return tuple(self.write([torch.empty(tuple(shape), device="meta") for shape in shapes]).shape)
-
-
-class _Transpose(Op):
-    whole = False
-
-    def read(self, theirs: Tensor) -> list[Tensor]:
-        return [_turn(theirs)]
-
-    def write(self, ours: Sequence[Tensor]) -> Tensor:
-        return _turn(ours[0])
-
-
-def _turn(tensor: Tensor) -> Tensor:
-    return tensor.t() if tensor.ndim == 2 else tensor  # a bias has nothing to turn
-
-
-@dataclass(frozen=True)
-class split(Op):
-    """Their tensor holds several of ours along `axis`: `parts` equal ones, or ones of the given sizes."""
-
-    parts: int | tuple[int, ...]
-    axis: int = 0
-    whole = False
-
-    def read(self, theirs: Tensor) -> list[Tensor]:
-        if isinstance(self.parts, int):
-            return list(theirs.chunk(self.parts, self.axis))
-        return list(theirs.split(list(self.parts), self.axis))
-
-    def write(self, ours: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(ours), self.axis)
-
-
-@dataclass(frozen=True)
-class split_transposed(Op):
-    """As `split` along the output axis, for weights kept as (in, out): GPT-2's `Conv1D`."""
-
-    parts: int | tuple[int, ...]
-    whole = False
-
-    def read(self, theirs: Tensor) -> list[Tensor]:
-        return split(self.parts).read(_turn(theirs))
-
-    def write(self, ours: Sequence[Tensor]) -> Tensor:
-        return _turn(split(self.parts).write(ours))
-
-
-@dataclass(frozen=True)
-class permute(Op):
-    """They keep rotary pairs side by side (x0, y0, x1, y1, …), we as halves (x0, x1, …, y0, y1, …)."""
-
-    heads: int
-    whole = False
-
-    def read(self, theirs: Tensor) -> list[Tensor]:
-        return [theirs.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).flatten(0, 2)]
-
-    def write(self, ours: Sequence[Tensor]) -> Tensor:
-        return ours[0].unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2)
-
-
-same, transpose = Op(), _Transpose()
-
-
 @dataclass(frozen=True)
 class Rule:
-    """One line of a table. `optional`: the checkpoint may lack it; the parameter (a new head) starts afresh."""
+    """One line of a table. `optional`: a checkpoint may lack it; the parameter (a new head) starts afresh."""
 
     theirs: str
     ours: str | tuple[str, ...]
@@ -141,7 +61,7 @@ class Entry:
 
 
 def expand(rules: Iterable[Rule], parameters: Iterable[str], names: Collection[str] | None = None) -> Iterator[Entry]:
-    """The rules made concrete: each tensor of the checkpoint and the parameters it fills, in the model's order.
+    """The rules made concrete: each tensor of a checkpoint and the parameters it fills, in the model's order.
 
     `parameters` are the names of the model's parameters, `names` those of the checkpoint's tensors; without
     `names` the result is what to write. Raises `CheckpointError` listing names nobody knows or nobody fills.
@@ -183,8 +103,8 @@ def _concrete(rule: Rule, parameters: Sequence[str]) -> Iterator[Rule]:
     """The rule for every block, and for a module's weight and bias, as the model's parameters have them."""
     ours = _tuple(rule.ours)
     pattern = _pattern(ours[0], suffix=r"(?P<suffix>\.weight|\.bias|)") if ours else None
-    for name in parameters if pattern else ():
-        if match := pattern.fullmatch(name):
+    for name in parameters:
+        if pattern and (match := pattern.fullmatch(name)):
             numbers = {k: v for k, v in match.groupdict().items() if k != "suffix"}
             suffix = match["suffix"]
             theirs = rule.theirs + {".weight": ".(weight|gamma)", ".bias": ".(bias|beta)", "": ""}[suffix]

@@ -10,11 +10,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from tests.checkpoints.tiny import answer, our_answer, relative_error, saved
 
 import cutaway
 from cutaway.checkpoints import hub
 from cutaway.errors import CheckpointError, SourceError
-from tests.checkpoints.tiny import answer, our_answer, relative_error, saved
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -30,7 +30,10 @@ class Hub:
     asked: list[str] = field(default_factory=list)
 
     def repo_of(self, path: str) -> str | None:
-        return next((repo for repo in {*self.repos, *self.refuse} if path.startswith((f"/{repo}/", f"/api/models/{repo}"))), None)
+        return next(
+            (repo for repo in {*self.repos, *self.refuse} if path.startswith((f"/{repo}/", f"/api/models/{repo}"))),
+            None,
+        )
 
 
 def handler(state: Hub) -> type[BaseHTTPRequestHandler]:
@@ -66,7 +69,9 @@ def handler(state: Hub) -> type[BaseHTTPRequestHandler]:
                 if "/revision/" in path and path.rpartition("/revision/")[2] not in ("main", "v2", COMMIT):
                     return self.send(404, b"{}", X_Error_Code="RevisionNotFound")
                 if "/tree/" in path:
-                    tree = [{"type": "file", "path": f, "size": (folder / f).stat().st_size, "oid": "0" * 40} for f in files]
+                    tree = [
+                        {"type": "file", "path": f, "size": (folder / f).stat().st_size, "oid": "0" * 40} for f in files
+                    ]
                     return self.send(200, json.dumps(tree).encode(), Content_Type="application/json")
                 info = {"_id": "0", "id": repo, "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0}
                 info["siblings"] = [{"rfilename": f} for f in files]

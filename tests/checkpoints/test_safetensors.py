@@ -2,6 +2,7 @@
 
 import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,9 @@ def test_hostile(case: str, tmp_path: Path) -> None:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(flips=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4), cut=st.integers(0, 60))
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4), cut=st.integers(0, 60)
+)
 def test_flipped_bytes(flips: list[tuple[int, int]], cut: int, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     safetensors.torch.save_file({"a": torch.ones(4), "b": torch.ones(2, 3).half()}, path)
@@ -115,8 +118,6 @@ def test_flipped_bytes(flips: list[tuple[int, int]], cut: int, tmp_path: Path) -
     for at, value in flips:
         data[at % len(data)] = value
     path.write_bytes(data[: len(data) - cut % 7])
-    try:
+    with suppress(CutawayError):
         for tensor in ours.read(path).values():
             tensor.read()
-    except CutawayError:
-        pass

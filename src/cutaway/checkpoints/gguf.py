@@ -1,6 +1,5 @@
 """GGUF files of the LLaMA and GPT-2 families: fields to a published config, tensors to published names and layouts."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from cutaway import families
 from cutaway.checkpoints import gguf_header
 from cutaway.checkpoints.checkpoint import Checkpoint
+from cutaway.checkpoints.gguf_fields import Fields, decimal, only, scaling
 from cutaway.checkpoints.gguf_header import Info
 from cutaway.checkpoints.gguf_quants import Quantised
 from cutaway.checkpoints.stored import File, Raw, Stored, Turned
@@ -18,32 +18,6 @@ from cutaway.errors import CheckpointError, ConfigError
 from cutaway.layout import permute
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-REQUIRED = object()
-
-
-class Fields:
-    """The fields of one architecture; every one must be asked for, as in a strict config."""
-
-    def __init__(self, fields: Mapping[str, Any], architecture: str, path: Path):
-        self.path, self.prefix = path, architecture + "."
-        self.left = {k.removeprefix(self.prefix): v for k, v in fields.items() if k.startswith(self.prefix)}
-
-    def take(self, name: str, default: Any = REQUIRED, kind: type = int) -> Any:
-        value = self.left.pop(name, default)
-        if value is REQUIRED:
-            raise ConfigError(f"{self.path} lacks the field {self.prefix}{name}")
-        if value is not default and (type(value) is not kind or (kind is float and not math.isfinite(value))):
-            raise ConfigError(f"{self.path}: {self.prefix}{name} cannot be {str(value)[:60]!r}")
-        return value
-
-    def finish(self) -> None:
-        if self.left:
-            raise ConfigError(
-                f"{self.path} has fields that are not understood: {', '.join(map(self._full, self.left))}"
-            )
-
-    def _full(self, name: str) -> str:
-        return f"{self.prefix}{name}: {str(self.left[name])[:60]}"
 
 
 def open_file(path: Path, source: str) -> Checkpoint:
@@ -97,10 +71,10 @@ def _llama(
     head_width = own.take("attention.key_length", width // heads)
     window = own.take("attention.sliding_window", None)
     base, factors = own.take("rope.freq_base", 10000.0, float), stored.pop("rope_freqs.weight", None)
-    _only(own, "attention.value_length", head_width)
-    _only(own, "rope.dimension_count", head_width)
-    _only(own, "expert_count", 0)
-    _only(own, "expert_used_count", 0)
+    only(own, "attention.value_length", head_width)
+    only(own, "rope.dimension_count", head_width)
+    only(own, "expert_count", 0)
+    only(own, "expert_used_count", 0)
     config = {
         "model_type": "llama" if window is None else "mistral",
         "architectures": [("Llama" if window is None else "Mistral") + "ForCausalLM"],
@@ -112,9 +86,9 @@ def _llama(
         "head_dim": head_width,
         "intermediate_size": own.take("feed_forward_length"),
         "max_position_embeddings": context,
-        "rms_norm_eps": _decimal(own.take("attention.layer_norm_rms_epsilon", kind=float)),
-        "rope_theta": _decimal(base),
-        "rope_scaling": _scaling(own, context, base, factors),
+        "rms_norm_eps": decimal(own.take("attention.layer_norm_rms_epsilon", kind=float)),
+        "rope_theta": decimal(base),
+        "rope_scaling": scaling(own, context, base, factors),
         "tie_word_embeddings": "output.weight" not in stored,
     }
     if window is not None:
@@ -137,10 +111,10 @@ def _gpt2(fields: Mapping[str, Any], stored: dict[str, Stored], path: Path) -> t
         "n_head": own.take("attention.head_count"),
         "n_inner": own.take("feed_forward_length"),
         "n_positions": own.take("context_length"),
-        "layer_norm_epsilon": _decimal(own.take("attention.layer_norm_epsilon", kind=float)),
+        "layer_norm_epsilon": decimal(own.take("attention.layer_norm_epsilon", kind=float)),
         "tie_word_embeddings": "output.weight" not in stored,
     }
-    _only(own, "attention.head_count_kv", config["n_head"])
+    only(own, "attention.head_count_kv", config["n_head"])
     own.finish()
     conv1d = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")  # published as (in, out)
     return config, _renamed(stored, GPT2, path, lambda name: _transposed if name in conv1d else None)
@@ -202,55 +176,5 @@ def _vocab(own: Fields, stored: Mapping[str, Stored], path: Path) -> int:
     if "token_embd.weight" not in stored:
         raise CheckpointError(f"{path} lacks token_embd.weight")
     rows = stored["token_embd.weight"].shape[0]
-    _only(own, "vocab_size", rows)
+    only(own, "vocab_size", rows)
     return rows
-
-
-def _only(own: Fields, name: str, value: int) -> None:
-    found = own.take(name, value)
-    if found != value:
-        raise ConfigError(f"{own.path}: {own.prefix}{name} is {found}; only {value} is supported")
-
-
-def _decimal(value: float) -> float:
-    """The short decimal that was rounded to this float32: 1e-05, not 9.999999747378752e-06."""
-    return float(f"{value:.7g}")
-
-
-def _scaling(own: Fields, context: int, base: float, factors: Stored | None) -> dict[str, Any] | None:
-    """`rope_scaling` as published configs spell it."""
-    kind = own.take("rope.scaling.type", "none", str)
-    factor = own.take("rope.scaling.factor", 1.0, float)
-    original = own.take("rope.scaling.original_context_length", context)
-    own.take("rope.scaling.finetuned", False, bool)  # says where the scaling comes from, not what it is
-    if factors is not None:
-        if kind != "none" or math.prod(factors.shape) > 4096:
-            raise ConfigError(
-                f"{own.path} has rope_freqs.weight beside a scaling of type {kind!r}, or too many of them"
-            )
-        return _published(factors.read().float().view(-1), base)
-    if kind == "none":
-        return None
-    if kind == "linear":
-        return {"rope_type": "linear", "factor": _decimal(factor)}
-    if kind == "yarn":
-        return {"rope_type": "yarn", "factor": _decimal(factor), "original_max_position_embeddings": original}
-    raise ConfigError(f"{own.path}: rope scaling of type {kind!r} is not read; none, linear and yarn are")
-
-
-def _published(factors: Tensor, base: float) -> dict[str, Any]:
-    """GGUF keeps Llama 3's scaling as one divisor a frequency: the published numbers where they give just these."""
-    known = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    known |= {"original_max_position_embeddings": 8192, "factor": round(float(factors.max()), 6)}
-    if bool((factors >= 1).all()) and torch.allclose(_llama3_divisors(len(factors), base, known), factors, rtol=1e-5):
-        return known
-    if not bool((factors > 0).all() and factors.isfinite().all()):
-        raise ConfigError("rope_freqs.weight must be finite and positive")
-    return {"rope_type": "factors", "factors": factors.tolist()}
-
-
-def _llama3_divisors(count: int, base: float, s: Mapping[str, Any]) -> Tensor:
-    omega = base ** -(torch.arange(count, dtype=torch.float64) / count)
-    turns = s["original_max_position_embeddings"] * omega / (2 * math.pi)
-    ramp = (turns - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])
-    return (1 / torch.lerp(torch.full_like(omega, 1 / s["factor"]), torch.ones_like(omega), ramp.clamp(0, 1))).float()

@@ -7,6 +7,7 @@ pieces as small as these, torch's threads spend longer waiting for each other th
 
 from collections.abc import Callable, Iterator
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from cutaway.checkpoints.gguf_header import TYPES, Info
 from cutaway.checkpoints.stored import File, Stored
 
 NUMBERS = 1 << 17  # decoded at a time: its intermediate results stay in the processor's cache
-Bytes = NDArray[np.uint8]
+Bytes = NDArray[Any]  # uint8 (numpy's own types lose track of it on the way)
 Floats = NDArray[np.float32]
 EIGHT = np.arange(8, dtype=np.uint8)[:, None]
 FOUR = np.array([0, 2, 4, 6], dtype=np.uint8)[:, None]
@@ -66,7 +67,7 @@ def _bits(packed: Bytes) -> Bytes:
     return np.unpackbits(packed, axis=1, bitorder="little")
 
 
-def _float(q: NDArray[np.integer]) -> Floats:
+def _float(q: NDArray[Any]) -> Floats:
     return q.astype(np.float32)
 
 
@@ -93,7 +94,7 @@ def _q8_0(b: Bytes) -> Floats:
     return _half(b, 0) * b[:, 2:].view(np.int8)
 
 
-def _scaled(q: NDArray[np.integer], d: Floats, m: Floats | None = None) -> Floats:
+def _scaled(q: NDArray[Any], d: Floats, m: Floats | None = None) -> Floats:
     """d·q − m, where d and m (n, s) belong to s runs of equal length."""
     out = d[:, :, None] * q.reshape(*d.shape, -1)
     return (out if m is None else np.subtract(out, m[:, :, None], out=out)).reshape(len(q), -1)

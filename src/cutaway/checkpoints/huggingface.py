@@ -44,13 +44,7 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
     if (folder / "generation_config.json").is_file():
         generation |= read_json(folder / "generation_config.json")
     return Checkpoint(
-        source,
-        family,
-        sizes,
-        open_tensors(folder),
-        module.weights(sizes),
-        lambda: tokenizer(folder),
-        generation,
+        source, family, sizes, open_tensors(folder), module.weights(sizes), lambda: tokenizer(folder), generation
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cutaway.checkpoints.stored import File, Raw
+from cutaway.checkpoints.stored import File, Raw, memory_of
 from cutaway.errors import CheckpointError
 
 LARGEST_HEADER = 100 << 20  # the reference reader's own limit
@@ -121,7 +121,7 @@ def write(path: Path, parts: Iterable[Part], metadata: Mapping[str, str]) -> Non
         file.write(struct.pack("<Q", len(text)) + text)
         for part in parts:
             tensor: Tensor = part.make()
-            file.write(memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
+            file.write(memory_of(tensor.detach().cpu().contiguous()))
 
 
 def _first_line(error: BaseException) -> str:

@@ -40,7 +40,12 @@ def save_huggingface(
     parameters = dict(model.named_parameters())
     dtype = next(iter(parameters.values())).dtype
     labels = _labels(sizes) if getattr(sizes, "head", None) in ("sequence", "token") else {}
-    config = {**module.write(sizes), **labels, "dtype": str(dtype).removeprefix("torch."), **_ids(tokenizer, generation)}
+    config = {
+        **module.write(sizes),
+        **labels,
+        "dtype": str(dtype).removeprefix("torch."),
+        **_ids(tokenizer, generation),
+    }
     parts = [_part(entry, parameters) for entry in expand(module.weights(sizes), parameters)]
     with whole_folder(folder, overwrite) as made:
         _write_json(made / "config.json", config)

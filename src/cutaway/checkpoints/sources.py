@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from cutaway import families
 from cutaway.checkpoints import gguf, hub, huggingface, native
 from cutaway.checkpoints.checkpoint import Checkpoint
 from cutaway.errors import SourceError
@@ -51,13 +52,15 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
     looks_local = isinstance(source, os.PathLike) or name.startswith((".", "/", "~")) or path.suffix == ".gguf"
     if not looks_local and hub.HUB_ID.fullmatch(name):
         return _open_path(hub.fetch(name), name)
-    near = get_close_matches(name.lower(), PACKAGES, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise SourceError(
-        f"no checkpoint at {name!r}{hint} A source is a folder, a .gguf file, smollm2, minilm, or owner/name on the hub"
-        if near
-        else f"no checkpoint at {name!r}: a source is a folder, a .gguf file, smollm2, minilm, or owner/name on the hub"
-    )
+    raise SourceError(f"no checkpoint at {name!r}: {_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    if near := get_close_matches(name.lower(), PACKAGES, n=1):
+        return f"did you mean {near[0]}?"
+    if any(name in families.get(family).PRESETS for family in families.FAMILIES):
+        return f"that is the name of a preset; cutaway.build({name!r}) makes it, with fresh weights"
+    return "a source is a folder, a .gguf file, smollm2, minilm, or owner/name on the hub"
 
 
 def _open_path(path: Path, name: str) -> Checkpoint:

@@ -13,6 +13,11 @@ from cutaway.errors import CheckpointError
 PIECE = 4 << 20  # bytes converted at once: small, so that loading needs little more than the model itself
 
 
+def memory_of(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, to read into or to write from."""
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
+
+
 class File:
     """A file read by position into given memory (mapped pages would count as ours until the system takes them back)."""
 
@@ -26,7 +31,7 @@ class File:
 
     def into(self, out: Tensor, offset: int) -> None:
         """Fills the contiguous CPU tensor `out` with the bytes at `offset`."""
-        memory = memoryview(out.view(torch.uint8).numpy()) if out.numel() else memoryview(b"")
+        memory = memory_of(out)
         done = 0
         try:
             self.file.seek(offset)

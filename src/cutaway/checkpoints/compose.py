@@ -1,0 +1,76 @@
+"""From what a checkpoint says of itself to a model of that shape, without memory for it yet."""
+
+import dataclasses
+from contextlib import nullcontext
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from cutaway import families
+from cutaway.checkpoints.checkpoint import Checkpoint
+from cutaway.errors import CheckpointError, ConfigError
+from cutaway.layout import Rule, ignore
+
+
+def compose_meta(checkpoint: Checkpoint, sizes: Any) -> nn.Module:
+    """The model on `meta`: names and shapes without memory.
+
+    Sizes that the tensors there cannot bear out are refused before anything is made of them.
+    """
+    tensors = checkpoint.tensors.values()
+    numbers = sum(prod(tensor.shape) for tensor in tensors)
+    most = {"layers": len(tensors), "decoder_layers": len(tensors)}
+    most |= dict.fromkeys(("vocab", "width", "heads", "kv_heads", "hidden", "head_width"), numbers)
+    for name, limit in most.items():
+        if (getattr(sizes, name, None) or 0) > limit:
+            described = f"{name} is described as {getattr(sizes, name)}"
+            raise CheckpointError(
+                f"{checkpoint.source}: {described}, but there are only {len(tensors)} tensors of {numbers} numbers"
+            )
+    return compose(checkpoint.family, sizes, checkpoint.source, torch.device("meta"))
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the drawing of numbers, of which `meta` has none: torch would import its compiler for it (1 s)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def compose(family: str, sizes: Any, what: str, device: torch.device) -> nn.Module:
+    """The family's model on a device; `ConfigError` naming `what` where the sizes fit no model."""
+    try:
+        with device, _Unfilled() if device.type == "meta" else nullcontext():
+            return families.get(family).compose(sizes)
+    except ConfigError:
+        raise
+    except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError, ZeroDivisionError, KeyError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{what}: no {family} can be built of these sizes ({first})") from error
+
+
+def another_head(checkpoint: Checkpoint, head: str | None, labels: int | None) -> tuple[Any, list[Rule]]:
+    """Sizes and rules for a model whose head is not, or not wholly, in the checkpoint."""
+    if checkpoint.rules is None:
+        raise ConfigError(f"{checkpoint.source} was saved by cutaway with its head; load it as it is")
+    changes = {name: value for name, value in (("head", head), ("labels", labels)) if value is not None}
+    known = {f.name for f in dataclasses.fields(checkpoint.sizes)}
+    if unknown := set(changes) - known:
+        raise ConfigError(f"the {checkpoint.family} family has no choice of {' or '.join(sorted(unknown))}")
+    sizes = dataclasses.replace(checkpoint.sizes, **changes)
+    if sizes == checkpoint.sizes:
+        return sizes, list(checkpoint.rules)
+    rules = families.get(checkpoint.family).weights(sizes)
+    rules = [dataclasses.replace(rule, optional=True) if _of_head(rule) else rule for rule in rules]
+    left = [ignore(f"{r.theirs}(.weight|.bias|.gamma|.beta|)") for r in checkpoint.rules if _of_head(r)]
+    return sizes, rules + left
+
+
+def _of_head(rule: Rule) -> bool:
+    ours = (rule.ours,) if isinstance(rule.ours, str) else rule.ours
+    return any(name.startswith(("head.", "pooler.")) for name in ours)

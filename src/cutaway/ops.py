@@ -1,0 +1,85 @@
+"""How published tensors and our parameters lay out the same numbers: small operations, each with its inverse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Op:
+    """How one tensor of theirs and the parameters of ours hold the same numbers; here: alike."""
+
+    whole = True  # the tensor is used as it stands, so that it can be read straight into the parameter
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return [theirs]
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return ours[0]
+
+    def theirs_shape(self, shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """Their tensor's shape, given the shapes of our parameters."""
+        return tuple(self.write([torch.empty(tuple(shape), device="meta") for shape in shapes]).shape)
+
+
+class _Transpose(Op):
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return [_turn(theirs)]
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return _turn(ours[0])
+
+
+def _turn(tensor: Tensor) -> Tensor:
+    return tensor.t() if tensor.ndim == 2 else tensor  # a bias has nothing to turn
+
+
+@dataclass(frozen=True)
+class split(Op):
+    """Their tensor holds several of ours along `axis`: `parts` equal ones, or ones of the given sizes."""
+
+    parts: int | tuple[int, ...]
+    axis: int = 0
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        if isinstance(self.parts, int):
+            return list(theirs.chunk(self.parts, self.axis))
+        return list(theirs.split(list(self.parts), self.axis))
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(ours), self.axis)
+
+
+@dataclass(frozen=True)
+class split_transposed(Op):
+    """As `split` along the output axis, for weights kept as (in, out): GPT-2's `Conv1D`."""
+
+    parts: int | tuple[int, ...]
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return split(self.parts).read(_turn(theirs))
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return _turn(split(self.parts).write(ours))
+
+
+@dataclass(frozen=True)
+class permute(Op):
+    """They keep rotary pairs side by side (x0, y0, x1, y1, …), we as halves (x0, x1, …, y0, y1, …)."""
+
+    heads: int
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return [theirs.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).flatten(0, 2)]
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return ours[0].unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+same, transpose = Op(), _Transpose()
