@@ -38,7 +38,7 @@ def peak_now():  # since the last call: writing 5 there resets the kernel's high
     value = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     open("/proc/self/clear_refs", "w").write("5")
     return value
-torch.nn.functional.linear(torch.ones(1, 8, dtype=dtype), torch.ones(8, 8, dtype=dtype))  # so that its code is in memory
+torch.nn.functional.linear(torch.ones(1, 8, dtype=dtype), torch.ones(8, 8, dtype=dtype))  # its code into memory
 peak_now()
 before = peak_now()
 start = time.perf_counter()

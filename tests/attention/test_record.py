@@ -55,7 +55,7 @@ def test_a_cache_is_copied():
         before = trace["blocks.0.attention"].weights()
         model(ids[:, 1:2], state=state)
     assert torch.equal(trace["blocks.0.attention"].weights(), before)
-    assert before.shape == (1, 4, 1, 17)
+    assert before.shape == (1, 4, 1, 16)
     assert before[0, 0, 0, 10:].sum() == 0
 
 

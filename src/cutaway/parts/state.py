@@ -27,6 +27,10 @@ class Slots:
     def capacity(self) -> int:
         return self.pos.shape[1] - 1
 
+    def used(self, fed: int) -> int:
+        """How many slots can hold anything after `fed` columns, in steps of 64: room that is reserved costs nothing."""
+        return min(self.capacity, -(-fed // 64) * 64)
+
     def write(self, pos: Int[Tensor, "b q"]) -> tuple[Int[Tensor, "b 1"], Int[Tensor, "b q"]]:
         """Note the new tokens, and say where they go: row and slot. Of more than fit, each row's last ones stay."""
         bin_, keep = self.capacity, pos >= 0
@@ -54,7 +58,8 @@ class KV:
         if ctx.fresh:
             result = k, v, ctx.pos, "own"
         elif q == 1:
-            result = self.k, self.v, slots.pos, ("slots", owner)
+            end = slots.used(ctx.state.fed if ctx.state else owner)
+            result = self.k[:, :, :end], self.v[:, :, :end], slots.pos[:, :end], ("slots", owner)
         else:  # several tokens after others: the old ones as they are, then the new, before any old one is overwritten
             k_pos = ctx.once(("extended", owner), lambda: torch.cat([slots.pos, pos], 1))
             result = torch.cat([self.k, k], 2), torch.cat([self.v, v], 2), k_pos, ("extended", owner)
