@@ -1,7 +1,5 @@
 """Ids identical to the libraries that define them: transformers, tokenizers, sentencepiece, tiktoken."""
 
-import json
-
 import pytest
 import sentencepiece
 from hypothesis import HealthCheck, given, settings
@@ -216,6 +214,46 @@ def test_very_long_text(llama_model, t5_model, minilm, smollm2_fields, tmp_path,
     assert len(text.from_directory(minilm).encode(long)) > length / 10
 
 
-def test_config_is_read_from_json_only(minilm):
-    """The oracle must not be what we read: the reference's own file is used as it is."""
-    assert json.loads((minilm / "tokenizer.json").read_text())["truncation"]["max_length"] == 128
+def tiny_gguf(tokens, merges, **more):
+    fields = {"model": "gpt2", "tokens": tokens, "merges": merges, "token_type": [1] * len(tokens), **more}
+    return text.from_gguf({f"tokenizer.ggml.{name}": value for name, value in fields.items()})
+
+
+@pytest.mark.parametrize(
+    ("pre", "digits", "word"),
+    [
+        ("gpt-2", ["1212"], ["ab", "c"]),
+        ("smollm", ["1", "2", "1", "2"], ["ab", "c"]),
+        ("llama-bpe", ["12", "1", "2"], ["abc"]),
+        ("qwen2", ["1", "2", "1", "2"], ["ab", "c"]),
+    ],  # fmt: skip
+)
+def test_what_the_kinds_of_words_differ_in(pre, digits, word):
+    """Digits: all, one or up to three together. LLaMA 3 takes a whole word of its vocabulary without merging."""
+    tokens = ["1", "2", "12", "1212", "a", "b", "c", "ab", "abc"]
+    ours = tiny_gguf(tokens, ["1 2", "12 12", "a b"], pre=pre)
+    assert ours.tokens(ours.encode("1212", special=False)) == digits
+    assert ours.tokens(ours.encode("abc", special=False)) == word
+
+
+def test_merges_go_by_score_and_not_by_id(tmp_path):
+    tokens = ["<unk>", "a", "b", "c", "ab", "bc"]
+    scores = {"scores": [0.0, -9.0, -9.0, -9.0, -2.0, -1.0], "token_type": [2, 1, 1, 1, 1, 1]}
+    ours = tiny_gguf(tokens, [], model="llama", add_space_prefix=False, **scores)
+    ours.save(tmp_path)
+    assert ours.tokens(ours.encode("abc")) == ["a", "bc"]
+    assert ours.encode("abc") == reference(tmp_path).encode("abc")
+
+
+def test_spaces_and_broken_bytes_decode_as_sentencepiece_does(gguf_llama, llama_model, t5_model, tmp_path):
+    t5, llama = (sentencepiece.SentencePieceProcessor(model_proto=model) for model in (t5_model, llama_model))
+    space, word = t5.piece_to_id("▁"), t5.piece_to_id("▁the")
+    ours = text.from_directory(write(tmp_path, {"spiece.model": t5_model}))
+    assert ours.decode([space, space, word, space, word]) == t5.decode([space, space, word, space, word])
+    byte = lambda *values: [llama.piece_to_id(f"<0x{value:02X}>") for value in values]
+    ours, word = text.from_gguf(gguf_llama), [llama.piece_to_id("▁the")]
+    broken = [byte(0xE2, 0x82), byte(0xE2, 0x82, 0x41), byte(0xF0, 0x9F, 0x98, 0x80, 0xF0, 0x9F), byte(0xFF, 0x80)]
+    broken += [byte(0xED, 0xA0, 0x80), byte(0xF4, 0x90, 0x80, 0x80), byte(0xC0, 0xAF)]
+    for ids in broken:
+        assert ours.decode(word + ids + word) == llama.decode(word + ids + word)
+        assert ours.decode(ids) == llama.decode(ids)
