@@ -1,6 +1,7 @@
 """cutaway's own folders: every family, bit for bit; written whole or not at all."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,26 @@ def test_a_full_disk_leaves_the_previous_one(layout: str, tmp_path: Path) -> Non
     command = [sys.executable, "-c", FULL, str(tmp_path / "kept"), layout]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert "the disk is full; what was there before is untouched" in done.stdout
+    assert {p.name: p.read_bytes() for p in (tmp_path / "kept").iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_failing_move_puts_the_previous_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = cutaway.build("bert", **SMALL["bert"])
+    cutaway.save(model, tmp_path / "kept")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "kept").iterdir()}
+    move, moved = os.replace, []
+
+    def fails_second(source: Path, target: Path) -> None:
+        moved.append(target)
+        if len(moved) == 2:
+            raise OSError(5, "Input/output error")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", fails_second)
+    with pytest.raises(CheckpointError, match="Input/output error; what was there before is untouched"):
+        cutaway.save(cutaway.build("bert", **SMALL["bert"]), tmp_path / "kept", overwrite=True)
+    assert len(moved) == 3
     assert {p.name: p.read_bytes() for p in (tmp_path / "kept").iterdir()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 

@@ -82,7 +82,7 @@ def test_packed_archives_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
         for name, data in records.items():
             new.writestr(name, data)
-    with pytest.raises(CheckpointError, match="packed"):
+    with pytest.raises(CheckpointError, match="is packed as no file"):
         cutaway.load(tmp_path)
 
 
