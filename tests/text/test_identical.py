@@ -226,7 +226,7 @@ def tiny_gguf(tokens, merges, **more):
         ("smollm", ["1", "2", "1", "2"], ["ab", "c"]),
         ("llama-bpe", ["12", "1", "2"], ["abc"]),
         ("qwen2", ["1", "2", "1", "2"], ["ab", "c"]),
-    ],  # fmt: skip
+    ],
 )
 def test_what_the_kinds_of_words_differ_in(pre, digits, word):
     """Digits: all, one or up to three together. LLaMA 3 takes a whole word of its vocabulary without merging."""
