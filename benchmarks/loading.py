@@ -32,7 +32,9 @@ else:
     from pathlib import Path
     from transformers import AutoTokenizer, LlamaForCausalLM
     where, file = (str(Path(source).parent), {"gguf_file": Path(source).name}) if source.endswith(".gguf") else (source, {})
-    load = lambda: (AutoTokenizer.from_pretrained(where, **file), LlamaForCausalLM.from_pretrained(where, dtype=dtype, **file))[1]
+    def load():
+        AutoTokenizer.from_pretrained(where, **file)
+        return LlamaForCausalLM.from_pretrained(where, dtype=dtype, **file)
 def peak_now():  # since the last call: writing 5 there resets the kernel's high-water mark
     lines = open("/proc/self/status").read().splitlines()
     value = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -169,19 +169,20 @@ def write(s: Sizes) -> dict[str, Any]:
 
 
 def weights(s: Sizes) -> list[Rule]:
-    layer, block = "(transformer.|)h.{i}", "stack.blocks.{i}"
+    body = "(|transformer.)" if s.head == "none" else "(transformer.|)"
+    layer, block = f"{body}h.{{i}}", "stack.blocks.{i}"
     attention = f"{block}.attention.inner"
     return [
-        Rule("(transformer.|)wte", "stack.embedding.tokens"),
-        Rule("(transformer.|)wpe", "stack.embedding.steps.0"),
+        Rule(f"{body}wte", "stack.embedding.tokens"),
+        Rule(f"{body}wpe", "stack.embedding.steps.0"),
         Rule(f"{layer}.ln_1", f"{block}.attention.norm"),
         Rule(f"{layer}.attn.c_attn", (f"{attention}.q", f"{attention}.k", f"{attention}.v"), split_transposed(3)),
         Rule(f"{layer}.attn.c_proj", f"{attention}.out", transpose),
         Rule(f"{layer}.ln_2", f"{block}.feedforward.norm"),
         Rule(f"{layer}.mlp.c_fc", f"{block}.feedforward.inner.up", transpose),
         Rule(f"{layer}.mlp.c_proj", f"{block}.feedforward.inner.down", transpose),
-        Rule("(transformer.|)ln_f", "stack.norm"),
+        Rule(f"{body}ln_f", "stack.norm"),
         tied("lm_head", "stack.embedding.tokens") if s.tied else Rule("lm_head", "head.tokens"),
         Rule("(score|classifier)" if s.head == "sequence" else "(classifier|score)", "head.out"),
-        ignore("(transformer.|)h.{i}.attn.(bias|masked_bias)"),
+        ignore(f"{layer}.attn.(bias|masked_bias)"),
     ]

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from cutaway.attention import Causal, Full, Window
+from cutaway.errors import ConfigError
 from cutaway.keys import Keys, published
 from cutaway.layout import Rule, ignore, tied
 from cutaway.parts import (
@@ -149,7 +150,8 @@ def read(config: Mapping[str, Any]) -> Sizes:
     given = keys.sizes(CONFIG, Sizes)
     base, scaling = rotary(keys, given["context"])
     keys.expect("pretraining_tp", 1)
-    keys.ignore("initializer_range", "rope_interleaved", "is_llama_config")
+    keys.expect("rope_interleaved", False)
+    keys.ignore("initializer_range")
     sizes = Sizes(
         **given,
         kv_heads=keys.size("num_key_value_heads", given["heads"]),
@@ -180,6 +182,8 @@ def rotary(keys: Keys, context: int) -> tuple[float, dict[str, Any] | None]:
 def write(s: Sizes) -> dict[str, Any]:
     kind = "llama" if s.window is None else "mistral"
     rope = {"rope_theta": s.rotary_base, **(s.rotary_scaling or {"rope_type": "default"})}
+    if rope["rope_type"] == "factors":
+        raise ConfigError("rotary factors given one by one have no published form; save in the layout of cutaway")
     if rope["rope_type"] == "dynamic":
         del rope["original_max_position_embeddings"]
     return {
@@ -194,9 +198,10 @@ def write(s: Sizes) -> dict[str, Any]:
 
 
 def weights(s: Sizes) -> list[Rule]:
-    layer, block = "(model.|)layers.{i}", "stack.blocks.{i}"
+    body = "(|model.)" if s.head == "none" else "(model.|)"
+    layer, block = f"{body}layers.{{i}}", "stack.blocks.{i}"
     return [
-        Rule("(model.|)embed_tokens", "stack.embedding.tokens"),
+        Rule(f"{body}embed_tokens", "stack.embedding.tokens"),
         Rule(f"{layer}.input_layernorm", f"{block}.attention.norm"),
         Rule(f"{layer}.self_attn.q_proj", f"{block}.attention.inner.q"),
         Rule(f"{layer}.self_attn.k_proj", f"{block}.attention.inner.k"),
@@ -206,7 +211,7 @@ def weights(s: Sizes) -> list[Rule]:
         Rule(f"{layer}.mlp.gate_proj", f"{block}.feedforward.inner.gate"),
         Rule(f"{layer}.mlp.up_proj", f"{block}.feedforward.inner.up"),
         Rule(f"{layer}.mlp.down_proj", f"{block}.feedforward.inner.down"),
-        Rule("(model.|)norm", "stack.norm"),
+        Rule(f"{body}norm", "stack.norm"),
         tied("lm_head", "stack.embedding.tokens") if s.tied else Rule("lm_head", "head.tokens"),
         Rule("score", "head.out"),
         ignore("*rotary_emb.inv_freq"),

@@ -55,14 +55,15 @@ class KV:
         slots, owner = self.slots, self.slots.capacity
         pos = ctx.pos.expand(rows, -1)
         result: tuple[Tensor, Tensor, Tensor, object]
+        end = slots.used(ctx.state.fed if ctx.state else owner)
+        held_k, held_v, held_pos = self.k[:, :, :end], self.v[:, :, :end], slots.pos[:, :end]
         if ctx.fresh:
             result = k, v, ctx.pos, "own"
         elif q == 1:
-            end = slots.used(ctx.state.fed if ctx.state else owner)
-            result = self.k[:, :, :end], self.v[:, :, :end], slots.pos[:, :end], ("slots", owner)
+            result = held_k, held_v, held_pos, ("slots", owner)
         else:  # several tokens after others: the old ones as they are, then the new, before any old one is overwritten
-            k_pos = ctx.once(("extended", owner), lambda: torch.cat([slots.pos, pos], 1))
-            result = torch.cat([self.k, k], 2), torch.cat([self.v, v], 2), k_pos, ("extended", owner)
+            k_pos = ctx.once(("extended", owner), lambda: torch.cat([held_pos, pos], 1))
+            result = torch.cat([held_k, k], 2), torch.cat([held_v, v], 2), k_pos, ("extended", owner)
 
         row, slot = ctx.once(("slot", owner), lambda: slots.write(pos))
         self.k[row, :, slot] = k.transpose(1, 2)
