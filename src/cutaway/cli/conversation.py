@@ -36,28 +36,28 @@ class Conversation:
             with contextlib.suppress(ImportError):  # editing and recalling lines, where the platform has it
                 import readline  # noqa: F401
             print("Say something; /help lists what else you can type, Ctrl-D leaves.")
-        while (line := self._ask()) is not None:
-            line = line.strip()
-            if line in ("/exit", "/quit"):
-                return
-            if line.startswith("/"):
-                self._obey(line)
-            elif line:
-                self._answer(line)
+        while True:
+            try:
+                line = self._ask()
+                if line is None or line in ("/exit", "/quit"):
+                    return
+                if line.startswith("/"):
+                    self._obey(line)
+                elif line:
+                    self._answer(line)
+            except KeyboardInterrupt:  # at the prompt, or too late to stop an answer
+                if not self.interactive:
+                    raise
+                print("\n(Ctrl-D or /exit leaves)")
 
     def _ask(self) -> str | None:
         """The next line, or None at the end of the input."""
         try:
-            return input("\n> " if self.interactive else "")
+            return input("\n> " if self.interactive else "").strip()
         except EOFError:
             if self.interactive:
                 print()
             return None
-        except KeyboardInterrupt:
-            if not self.interactive:
-                raise
-            print("\n(Ctrl-D or /exit leaves)")
-            return ""
 
     def _obey(self, line: str) -> None:
         command, _, rest = line.partition(" ")
