@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import signal
 import tempfile
 from pathlib import Path
 
@@ -25,6 +26,10 @@ if "CUTAWAY_DATA" not in os.environ and _beside.is_dir():
 
 # One thread a worker under xdist: the workers are the parallelism. Two at most when alone.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
+
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

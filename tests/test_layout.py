@@ -58,7 +58,7 @@ def test_what_ops_do() -> None:
 def test_rotary_pairs_land_where_they_turn() -> None:
     """Neighbours turned by the paper's formula are halves turned by ours."""
     from cutaway.parts import Rotary
-    from cutaway.parts.model import context  # noqa: F401 (the module must be importable on its own)
+    from cutaway.parts.call import context  # noqa: F401 (the module must be importable on its own)
 
     x = torch.randn(1, 2, 5, 8, dtype=torch.float32)
     from cutaway.parts.context import Context

@@ -59,7 +59,7 @@ def vectors_of(loaded: Any, texts: list[str]) -> Tensor:
     import torch
 
     from cutaway.parts import EmbeddingHead, Mean, Model
-    from cutaway.parts.model import context
+    from cutaway.parts.call import context
 
     model = loaded.model
     if not isinstance(model, Model) or not (model.head is None or isinstance(model.head, EmbeddingHead)):
@@ -70,7 +70,7 @@ def vectors_of(loaded: Any, texts: list[str]) -> Tensor:
     with torch.no_grad():
         out = model(ids, padding)
         if model.head is None:
-            out = EmbeddingHead(Mean())(out, context(model.stack, ids, padding, None, None, None))
+            out = EmbeddingHead(Mean())(out, context(model.vocab, ids, padding, None, None, None))
     return torch.nn.functional.normalize(out.float(), dim=-1)
 
 

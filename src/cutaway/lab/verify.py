@@ -169,10 +169,10 @@ def _their_output(ours: Model, out: Any) -> Tensor:
     states = out.last_hidden_state
     if not isinstance(ours.head, EmbeddingHead):
         return states
-    from cutaway.parts.model import context
+    from cutaway.parts.call import context
 
     return ours.head(
-        states, context(ours.stack, torch.zeros(states.shape[:2], dtype=torch.int64), None, None, None, None)
+        states, context(ours.vocab, torch.zeros(states.shape[:2], dtype=torch.int64), None, None, None, None)
     )
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from cutaway.attention.scores import Packing
 from cutaway.axes import Bool, Float, Int
 from cutaway.errors import ConfigError
+from cutaway.parts.call import check, context, count, where_padding
 from cutaway.parts.context import Context
 from cutaway.parts.embedding import Embedding
 from cutaway.parts.head import last_column, pick
-from cutaway.parts.position import check_length
 from cutaway.parts.state import State
 
 
@@ -102,7 +100,7 @@ class Model(nn.Module):
         segments: Tensor | None = None,
         state: State | None = None,
     ) -> tuple[Tensor, Context]:
-        ctx = context(self.stack, ids, padding, positions, state, self.max_positions)
+        ctx = context(self.stack.vocab, ids, padding, positions, state, self.max_positions)
         if segments is not None:
             check(segments, 2**31, padding, "segments", like=ids)
         ctx = Context(ctx.pos, ctx.packing, state, ctx.fresh, segments=segments)
@@ -142,7 +140,7 @@ class EncoderDecoder(nn.Module):
         self, source_ids: Int[Tensor, "b s"], source_padding: Bool[Tensor, "b s"] | None = None
     ) -> Float[Tensor, "b s d"]:
         """The encoder's states, which the decoder looks at."""
-        ctx = context(self.encoder, source_ids, source_padding, None, None, self.max_positions)
+        ctx = context(self.encoder.vocab, source_ids, source_padding, None, None, self.max_positions)
         return self.encoder(source_ids, ctx.enter("encoder"))
 
     def decode(
@@ -156,7 +154,7 @@ class EncoderDecoder(nn.Module):
         last: bool = False,
     ) -> Float[Tensor, "b n v"]:
         """Logits of the target, given the encoder's states. With a `state`, cross-attention's keys are computed once."""
-        own = context(self.decoder, target_ids, target_padding, None, state, self.max_positions)
+        own = context(self.decoder.vocab, target_ids, target_padding, None, state, self.max_positions)
         if memory.shape[0] != target_ids.shape[0]:
             raise ConfigError(f"{memory.shape[0]} sources for {target_ids.shape[0]} targets: a batch has one for each")
         ctx = Context(
@@ -173,71 +171,6 @@ class EncoderDecoder(nn.Module):
         if last:
             x = pick(x, last_column(ctx))[:, None]
         return self.head(x, ctx)
-
-
-def context(
-    stack: Stack,
-    ids: Tensor,
-    padding: Tensor | None,
-    positions: Tensor | None,
-    state: State | None,
-    max_positions: int | None,
-) -> Context:
-    """Where every token of this call stands, after checking that the call makes sense."""
-    check(ids, stack.vocab, padding, "ids")
-    if state is not None and state.batch != ids.shape[0]:
-        raise ConfigError(f"a state of {state.batch} rows cannot take {ids.shape[0]}")
-    packing = where_padding(padding)
-    fresh = state is None or state.calls == 0
-    if positions is not None:
-        if state is not None:
-            raise ConfigError("a state counts positions itself; give one or the other")
-        check(positions, 2**31, padding, "positions", like=ids if positions.shape[0] != 1 else ids[:1])
-        pos = positions if packing == "none" else torch.where(padding, positions, -1)  # type: ignore[arg-type]
-    elif state is not None:
-        pos = state.advance(ids.shape[1], None if packing == "none" else padding)
-    else:
-        pos = count(ids.shape[1], None if packing == "none" else padding, ids.device)
-    fed = ids.shape[1] if state is None else state.fed
-    may_exceed = max_positions is not None and (positions is not None or fed > max_positions)
-    if may_exceed and not torch.compiler.is_compiling():
-        check_length(int(pos.max()) + 1, max_positions)
-    return Context(pos, packing, state, fresh)
-
-
-def check(ids: Tensor, below: int, padding: Tensor | None, name: str, like: Tensor | None = None) -> None:
-    """One clear error instead of the kernel's: shape (B, T), whole numbers, all of them known."""
-    if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool or not ids.shape[1]:
-        raise ConfigError(f"{name} are whole numbers (B, T) with T >= 1, not {ids.dtype} {tuple(ids.shape)}")
-    if like is not None and ids.shape != like.shape:
-        raise ConfigError(f"{name} are {tuple(ids.shape)}, but ids are {tuple(like.shape)}")
-    if padding is not None and (padding.shape != ids.shape or padding.dtype != torch.bool) and like is None:
-        raise ConfigError(
-            f"padding is bool {tuple(ids.shape)}, True on real tokens, not {padding.dtype} {tuple(padding.shape)}"
-        )
-    # reading the ids would make a GPU wait; there the kernel's own assertion must do
-    if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
-        low, high = (int(x) for x in ids.aminmax())
-        if low < 0 or high >= below:
-            raise ConfigError(f"{name} run from {low} to {high}; this model knows 0 to {below - 1}")
-
-
-def where_padding(padding: Bool[Tensor, "b t"] | None) -> Packing:
-    """Nowhere, only after the real tokens, or anywhere."""
-    if padding is None:
-        return "none"
-    if torch.compiler.is_compiling():
-        return "any"
-    if padding.all():
-        return "none"
-    return "right" if not (padding[:, 1:] & ~padding[:, :-1]).any() else "any"
-
-
-def count(tokens: int, padding: Bool[Tensor, "b t"] | None, device: torch.device) -> Int[Tensor, "#b t"]:
-    """Positions counted over the real tokens, -1 on padding; one row where all stand alike."""
-    if padding is None:
-        return torch.arange(tokens, device=device)[None]
-    return torch.where(padding, padding.cumsum(1) - 1, -1)
 
 
 def initialise(model: nn.Module, std: float = 0.02) -> None:
