@@ -6,6 +6,7 @@ from tests.families.oracles import CASES, counterpart, reference
 
 from cutaway.errors import CutawayError
 from cutaway.lab import verify
+from cutaway.lab.states import compare
 
 BY_NAME = {case.name: case for case in CASES}
 FIRST = [next(c for c in CASES if c.family == family) for family in ("gpt2", "llama", "bert", "t5")]
@@ -23,7 +24,7 @@ def ids():
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_variant_compares_state_by_state(case):
     ours, theirs = both(case)
-    rows, _ = verify.compare(ours, theirs, ids())
+    rows, _ = compare(ours, theirs, ids())
     assert max(row.max_rel_error for row in rows) < 1e-5
     layers = (
         len(ours.encoder.blocks) + len(ours.decoder.blocks) + 2
@@ -39,7 +40,7 @@ def test_a_change_in_one_layer_shows_from_there_on(case):
     blocks = ours.decoder.blocks if hasattr(ours, "decoder") else ours.stack.blocks
     with torch.no_grad():
         blocks[1].feedforward.inner.down.weight.mul_(1.001)
-    rows, _ = verify.compare(ours, theirs, ids())
+    rows, _ = compare(ours, theirs, ids())
     rows = [row for row in rows if not row.name.startswith("encoder")]
     wrong = [row.name.removeprefix("decoder ") for row in rows if row.max_rel_error > 1e-5]
     assert wrong[:2] == ["block 2", "block 3"]
@@ -50,8 +51,8 @@ def test_half_precision_comes_with_a_yardstick():
     case = FIRST[1]
     ours, theirs = both(case)
     given = ids()
-    _, exact = verify.compare(ours, theirs, given)
-    rows, _ = verify.compare(ours.bfloat16(), theirs.bfloat16(), given, exact)
+    _, exact = compare(ours, theirs, given)
+    rows, _ = compare(ours.bfloat16(), theirs.bfloat16(), given, exact)
     assert all(row.yardstick is not None for row in rows)
     assert rows[-1].yardstick > 1e-4
     assert rows[-1].max_rel_error < 10 * rows[-1].yardstick
@@ -61,7 +62,7 @@ def test_different_models_are_refused():
     ours, _ = both(BY_NAME["gpt2-as-published"])
     _, theirs = both(BY_NAME["gpt2-body-alone"])
     with pytest.raises(CutawayError, match="not the same model"):
-        verify.compare(ours, theirs, ids())
+        compare(ours, theirs, ids())
 
 
 @pytest.mark.parametrize("case", [c for c in FIRST if c.family != "bert"], ids=lambda case: case.name)

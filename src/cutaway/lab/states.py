@@ -1,0 +1,122 @@
+"""Two models side by side on one text: every hidden state and the output, ours and the peer's.
+
+max |ours − theirs|                      the absolute error
+max |ours − theirs| / max |theirs|       the relative error: against the largest number there is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import CutawayError
+from cutaway.parts import EmbeddingHead, EncoderDecoder, LanguageHead, Model, Stack
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor compared. `yardstick` is the peer's own relative distance from its float32."""
+
+    name: str
+    max_abs_error: float
+    max_rel_error: float
+    yardstick: float | None
+
+
+def compare(
+    ours: Model | EncoderDecoder, theirs: nn.Module, ids: Tensor, exact: Sequence[Tensor] | None = None
+) -> tuple[tuple[Row, ...], list[Tensor]]:
+    """The rows for one text, and the peer's tensors (pass those of float32 as `exact` for the yardstick).
+
+    Args:
+        ours, theirs: the same model, in the same dtype, here and in `transformers`.
+        ids: (1, T); an encoder-decoder reads them on both sides.
+
+    Raises:
+        CutawayError: the two do not have as many hidden states, or not of the same shape.
+    """
+    mine, peer = _our_states(ours, ids), their_states(ours, theirs, ids)
+    if [t.shape for t in mine.values()] != [t.shape for t in peer]:
+        raise CutawayError(
+            f"not the same model: {[tuple(t.shape) for t in mine.values()]} here, {[tuple(t.shape) for t in peer]} there"
+        )
+    rows = []
+    for i, (name, a) in enumerate(mine.items()):
+        yardstick = None if exact is None else _relative(peer[i], exact[i])
+        rows.append(Row(name, _absolute(a, peer[i]), _relative(a, peer[i]), yardstick))
+    return tuple(rows), peer
+
+
+def _absolute(a: Tensor, b: Tensor) -> float:
+    return (a.double() - b.double()).abs().max().item()
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return _absolute(a, b) / max(b.double().abs().max().item(), torch.finfo(torch.float64).tiny)
+
+
+@torch.no_grad()
+def _our_states(model: Model | EncoderDecoder, ids: Tensor) -> dict[str, Tensor]:
+    """Every hidden state by name, in order, then the output."""
+    states: dict[str, Tensor] = {}
+    if isinstance(model, EncoderDecoder):
+        # one side after the other: the two may share their embedding
+        with _watched(model.encoder, states, "encoder "):
+            memory = model.encode(ids)
+        with _watched(model.decoder, states, "decoder "):
+            output = model.decode(ids, memory)
+    else:
+        with _watched(model.stack, states):
+            output = model(ids)
+    return {**states, "logits" if isinstance(model.head, LanguageHead) else "output": output}
+
+
+@contextmanager
+def _watched(stack: Stack, states: dict[str, Tensor], side: str = "") -> Iterator[None]:
+    """Fills `states` as the stack runs. Where it ends in a norm, the last state is what the norm gives."""
+    last = f"{side}block {len(stack.blocks)}"
+    names = {f"{side}embedding": stack.embedding}
+    names |= {f"{side}block {i + 1}": block for i, block in enumerate(stack.blocks)}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _module, _args, out: states.__setitem__(name, out)
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in names.items()]
+    if stack.norm is not None:
+        handles.append(stack.norm.register_forward_hook(keep(last)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def their_states(ours: Model | EncoderDecoder, theirs: Any, ids: Tensor) -> list[Tensor]:
+    """The peer's hidden states in the order of ours, then its output."""
+    if isinstance(ours, EncoderDecoder):
+        out = theirs(input_ids=ids, decoder_input_ids=ids, output_hidden_states=True)
+        return [*out.encoder_hidden_states, *out.decoder_hidden_states, out.logits]
+    out = theirs(input_ids=ids, output_hidden_states=True)
+    return [*out.hidden_states, _their_output(ours, out)]
+
+
+def _their_output(ours: Model, out: Any) -> Tensor:
+    if "start_logits" in out:
+        return torch.stack([out.start_logits, out.end_logits], -1)
+    if "logits" in out:
+        return out.logits
+    # the peer's bare encoder: what a pooled head does after it is ours alone, from the peer's states.
+    states = out.last_hidden_state
+    if not isinstance(ours.head, EmbeddingHead):
+        return states
+    from cutaway.parts.call import context
+
+    return ours.head(
+        states, context(ours.vocab, torch.zeros(states.shape[:2], dtype=torch.int64), None, None, None, None)
+    )
