@@ -42,14 +42,13 @@ def pair(smollm2, tmp_path_factory):
 def same_greedy_tokens(pair, prompt, count):
     loaded, theirs = pair
     ids = loaded.tokenizer.encode_chat([{"role": "user", "content": prompt}])
-    expected = theirs.generate(
-        torch.tensor([ids]),
-        max_new_tokens=count,
-        min_new_tokens=count,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=2,
-    )[0, len(ids) :]
+    # with an end token left in its settings the reference would forbid it instead of going on past it
+    theirs.generation_config.eos_token_id, theirs.generation_config.pad_token_id = None, 2
+    prompt_ids = torch.tensor(
+        [ids]
+    )  # its mask is given, or the end of each turn, which is also its padding, would be hidden
+    mask = torch.ones_like(prompt_ids)
+    expected = theirs.generate(prompt_ids, attention_mask=mask, max_new_tokens=count, do_sample=False)[0, len(ids) :]
     found = cutaway.generate(loaded.model, ids, max_new_tokens=count, temperature=0.0, eos=())
     assert found.ids[0] == expected.tolist()
 

@@ -40,7 +40,8 @@ def context(
     may_exceed = max_positions is not None and (positions is not None or fed > max_positions)
     if may_exceed and not torch.compiler.is_compiling():
         check_length(int(pos.max()) + 1, max_positions)
-    return Context(pos, packing, state, fresh)
+    # given positions need not grow from left to right, which the fast causal path relies on
+    return Context(pos, packing if positions is None else "any", state, fresh)
 
 
 def check(ids: Tensor, below: int, padding: Tensor | None, name: str, like: Tensor | None = None) -> None:
