@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.attention.record import recording
+from cutaway.generation.session import evaluating
 from cutaway.inspection.bars import Decoder
 from cutaway.inspection.errors import PictureError
 from cutaway.inspection.inspector import Inspection
@@ -56,7 +56,7 @@ def run(
     if not both and not (target is None and target_ids is None):
         raise PictureError("this model has no decoder beside its encoder: it takes no target")
     source_ids = _ids(subject, text, ids, "text")
-    with torch.no_grad(), _resting(model):
+    with torch.no_grad(), evaluating(model):
         if isinstance(model, EncoderDecoder):
             own_ids = _target(subject, model, source_ids, target, target_ids)
             with recording() as trace:
@@ -96,18 +96,6 @@ def _subject(source: Any) -> Subject:
         name = str(getattr(source, "source", None) or getattr(source, "family", "the model"))
         return Subject(source.model, getattr(source, "tokenizer", None), name)
     raise PictureError(f"cannot look into a {type(source).__name__}: give a source, what load returned, or a model")
-
-
-@contextmanager
-def _resting(model: nn.Module) -> Iterator[None]:
-    """Without dropout, and as it was before afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _ids(subject: Subject, text: str | None, ids: Any, what: str) -> Tensor:
