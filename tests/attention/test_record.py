@@ -55,8 +55,7 @@ def test_a_cache_is_copied():
         before = trace["blocks.0.attention"].weights()
         model(ids[:, 1:2], state=state)
     assert torch.equal(trace["blocks.0.attention"].weights(), before)
-    assert before.shape == (1, 4, 1, 16)
-    assert before[0, 0, 0, 10:].sum() == 0
+    assert before.shape == (1, 4, 1, 10)  # the slots filled so far
 
 
 def test_kinds_and_sites_of_an_encoder_decoder():

@@ -167,3 +167,10 @@ class Either(Mask):
 
     def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         return self.a.allowed(q_pos, k_pos) | self.b.allowed(q_pos, k_pos)
+
+
+def sees_all_past(mask: Mask) -> bool:
+    """Whether a query may look at every key of the past within the mask's window: then the newest needs no matrix."""
+    if isinstance(mask, Both):
+        return sees_all_past(mask.a) and sees_all_past(mask.b)
+    return isinstance(mask, (Full, Causal, Window))

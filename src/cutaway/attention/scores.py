@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cutaway.attention.masks import Full, Mask, Padding
+from cutaway.attention.masks import Full, Mask, Padding, sees_all_past
 from cutaway.axes import Bool, Float, Int
 
 Packing = Literal["none", "right", "any"]
@@ -26,8 +26,8 @@ Packing = Literal["none", "right", "any"]
 class Scores:
     """Everything that determines one attention pattern.
 
-    `own` and `packing` are facts known without reading a tensor: the keys are the queries' own tokens, and where
-    padding may stand. A backend may use them to choose a faster kernel; they never change the result.
+    `own`, `newest` and `packing` are facts known without reading a tensor: the keys are the queries' own tokens; the
+    keys are all the past of one newest query; where padding may stand. They never change the result, only its cost.
     """
 
     q: Float[Tensor, "b h q e"]
@@ -39,6 +39,7 @@ class Scores:
     scale: float = 1.0
     softcap: float | None = None
     own: bool = False
+    newest: bool = False
     packing: Packing = "any"
     owner: Hashable = None  # names the keys within one forward, so that layers share one dense mask
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
@@ -49,6 +50,8 @@ class Scores:
 
     def dense(self) -> Bool[Tensor, "..."] | None:
         """The mask with padding, broadcastable to (B, H, Q, K), built once a forward; None allows everything."""
+        if self.newest and sees_all_past(self.mask):
+            return None
         mask = self.mask if self.packing == "none" else self.mask & Padding()
         if isinstance(mask, Full):
             return None

@@ -99,6 +99,7 @@ class Attention(nn.Module):
             scale=self.scale,
             softcap=self.softcap,
             own=owner == "own",
+            newest=isinstance(owner, tuple) and owner[0] == "newest",
             packing=ctx.memory_packing if self.cross else ctx.packing if owner == "own" else "any",
             owner=owner,
             memo=ctx.memo,

@@ -55,19 +55,24 @@ class KV:
         slots, owner = self.slots, self.slots.capacity
         pos = ctx.pos.expand(rows, -1)
         result: tuple[Tensor, Tensor, Tensor, object]
-        end = slots.used(ctx.state.fed if ctx.state else owner)
+        fed, even = (owner, False) if ctx.state is None else (ctx.state.fed, ctx.state.even)
+        end = min(fed, owner) if even else slots.used(fed)
         held_k, held_v, held_pos = self.k[:, :, :end], self.v[:, :, :end], slots.pos[:, :end]
         if ctx.fresh:
             result = k, v, ctx.pos, "own"
         elif q == 1:
-            result = held_k, held_v, held_pos, ("slots", owner)
+            result = held_k, held_v, held_pos, ("newest" if even else "slots", owner)
         else:  # several tokens after others: the old ones as they are, then the new, before any old one is overwritten
             k_pos = ctx.once(("extended", owner), lambda: torch.cat([held_pos, pos], 1))
             result = torch.cat([held_k, k], 2), torch.cat([held_v, v], 2), k_pos, ("extended", owner)
 
         row, slot = ctx.once(("slot", owner), lambda: slots.write(pos))
-        self.k[row, :, slot] = k.transpose(1, 2)
-        self.v[row, :, slot] = v.transpose(1, 2)
+        if even and q == 1:  # all rows alike: a plain copy, five times as fast as one by index
+            at = (fed - 1) % owner
+            self.k[:, :, at : at + 1], self.v[:, :, at : at + 1] = k, v
+        else:
+            self.k[row, :, slot] = k.transpose(1, 2)
+            self.v[row, :, slot] = v.transpose(1, 2)
         return result
 
 
@@ -94,6 +99,7 @@ class State:
         self.next = torch.zeros(batch, dtype=torch.int64, device=device)  # the position the next token will have
         self.calls = 0
         self.fed = 0  # columns fed so far: an upper bound of every row's length, known without reading a tensor
+        self.even = not torch.compiler.is_compiling()  # no padding so far: every row is exactly `fed` long
         self.sites: dict[str, KV | Memory] = {}
         self.slots: dict[int, Slots] = {}
 
@@ -129,6 +135,7 @@ class State:
         self.next.copy_(after)
         self.fed += tokens
         self.calls += 1
+        self.even = self.even and padding is None and not torch.compiler.is_compiling()
         return pos[:1] if padding is None and self.calls == 1 else pos
 
     def kv(self, site: str, k: Tensor, v: Tensor, window: int | None) -> KV:
