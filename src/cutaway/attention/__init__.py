@@ -2,7 +2,7 @@
 
 from cutaway.attention.backends import attend, backend
 from cutaway.attention.masks import Causal, Dense, Documents, Full, Mask, Padding, Prefix, Window
-from cutaway.attention.record import Recorded, Trace, recording
+from cutaway.attention.record import Implied, Recorded, Trace, recording
 from cutaway.attention.scores import Scores, weights
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Dense",
     "Documents",
     "Full",
+    "Implied",
     "Mask",
     "Padding",
     "Prefix",

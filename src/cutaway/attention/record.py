@@ -6,7 +6,7 @@ computed by the definition when somebody looks at it. So the model runs the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,10 @@ class Recorded:
             return weights(self.scores)
 
     @property
+    def heads(self) -> int:
+        return self.scores.q.shape[1]
+
+    @property
     def q_pos(self) -> Int[Tensor, "#b q"]:
         return self.scores.q_pos
 
@@ -42,17 +46,42 @@ class Recorded:
         return self.scores.k_pos
 
 
+@dataclass(frozen=True)
+class Implied:
+    """A site that mixes tokens without a softmax, and the pattern its computation comes to: weights() · v = its output.
+
+    Linear attention and Performer divide by a sum, so their rows sum to 1; of an SSM or a Synthesizer's mixture the
+    numbers may be negative. `heads` may be channels (an SSM has a pattern in each).
+    """
+
+    site: str
+    kind: Literal["self", "cross"]
+    pattern: Callable[[], Float[Tensor, "b h q k"]] = field(repr=False)
+    v: Tensor = field(repr=False)  # (B, H, K, E): what the pattern mixes
+    q_pos: Int[Tensor, "#b q"] = field(repr=False)
+    k_pos: Int[Tensor, "#b k"] = field(repr=False)
+
+    def weights(self) -> Float[Tensor, "b h q k"]:
+        """The pattern, computed from the inputs that were kept."""
+        with torch.no_grad():
+            return self.pattern()
+
+    @property
+    def heads(self) -> int:
+        return self.v.shape[1]
+
+
 @dataclass
 class Trace:
     """The recorded sites in the order in which they ran; `trace["blocks.3.attention"]` is the latest forward's."""
 
-    records: list[Recorded] = field(default_factory=list)
+    records: list[Recorded | Implied] = field(default_factory=list)
 
     @property
     def sites(self) -> list[str]:
         return list(dict.fromkeys(record.site for record in self.records))
 
-    def __getitem__(self, site: str) -> Recorded:
+    def __getitem__(self, site: str) -> Recorded | Implied:
         for record in reversed(self.records):
             if record.site == site:
                 return record
@@ -61,7 +90,7 @@ class Trace:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __iter__(self) -> Iterator[Recorded]:
+    def __iter__(self) -> Iterator[Recorded | Implied]:
         return iter(self.records)
 
 
@@ -84,12 +113,18 @@ def recording() -> Iterator[Trace]:
         _trace.reset(token)
 
 
-def note(site: str, kind: Literal["self", "cross"], scores: Scores, v: Tensor, cached: bool) -> None:
-    """Called at every attention site. Does nothing unless somebody records, nor in a checkpointed recomputation."""
+def listening() -> Trace | None:
+    """The trace to add to: None unless somebody records, nor in a checkpointed recomputation."""
     if torch.compiler.is_compiling():
-        return
+        return None
     trace = _trace.get()
-    if trace is None or torch._C._current_graph_task_id() != -1:  # inside a backward: a recomputation
+    return None if trace is None or torch._C._current_graph_task_id() != -1 else trace  # -1: not inside a backward
+
+
+def note(site: str, kind: Literal["self", "cross"], scores: Scores, v: Tensor, cached: bool) -> None:
+    """Called at every attention site: keeps what determines its pattern, where somebody records."""
+    trace = listening()
+    if trace is None:
         return
 
     def keep(x: Tensor) -> Tensor:

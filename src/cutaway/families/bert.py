@@ -5,7 +5,7 @@ Devlin et al. 2019 (arXiv:1810.04805); sentence embeddings as Reimers and Gurevy
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,15 @@ from cutaway.parts import (
     LanguageHead,
     LayerNorm,
     LearnedPositions,
+    MakeFeedForward,
+    MakeMixer,
+    MakeNorm,
+    MakePosition,
     MaskedTransform,
     Mean,
     Model,
     Pooler,
+    Positions,
     PostNorm,
     Segments,
     SequenceHead,
@@ -83,18 +88,24 @@ PARAMETERS = {
 def compose(
     s: Sizes,
     *,
-    norm: Callable[[], nn.Module] | None = None,
-    position: nn.Module | None = None,
-    feedforward: Callable[[], nn.Module] | None = None,
-    mixer: Callable[[], nn.Module] | None = None,
+    norm: MakeNorm | None = None,
+    position: MakePosition | None = None,
+    feedforward: MakeFeedForward | None = None,
+    mixer: MakeMixer | None = None,
 ) -> Model:
     norm = norm or (lambda: LayerNorm(s.width, s.eps))
-    position = position or LearnedPositions(s.context, s.width)
-    mixer = mixer or (lambda: Attention(s.width, s.heads, bias=True, dropout=s.dropout))
+    position = position or (lambda causal: Positions([LearnedPositions(s.context, s.width)], limit=s.context))
     feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act))
-    steps = [Segments(s.segments, s.width), position, norm(), Dropout(s.dropout)]
+    place = position(False)
+    steps = [Segments(s.segments, s.width), *place.embedding, norm(), Dropout(s.dropout)]
+
+    def attention() -> nn.Module:
+        return (mixer or Attention)(s.width, s.heads, bias=True, dropout=s.dropout, **place.attention)
+
     blocks = [
-        Block(attention=PostNorm(mixer(), norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout))
+        Block(
+            attention=PostNorm(attention(), norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout)
+        )
         for _ in range(s.layers)
     ]
     stack = Stack(Embedding(s.vocab, s.width, steps=steps), blocks)
@@ -114,7 +125,7 @@ def compose(
         "cls": lambda: EmbeddingHead(First()),
     }
     pooler = Pooler(s.width) if s.pooler and s.head == "none" else None
-    model = Model(stack, choose_head(s.head, heads), causal=False, pooler=pooler, max_positions=s.context)
+    model = Model(stack, choose_head(s.head, heads), causal=False, pooler=pooler, max_positions=place.limit)
     initialise(model)
     return model
 

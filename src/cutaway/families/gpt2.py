@@ -6,7 +6,7 @@ alternates dense and locally banded layers (section 2.1); its presets here are d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +22,17 @@ from cutaway.parts import (
     Dropout,
     Embedding,
     FeedForward,
-    LanguageHead,
-    Last,
     LayerNorm,
     LearnedPositions,
+    MakeFeedForward,
+    MakeMixer,
+    MakeNorm,
+    MakePosition,
     Model,
+    Positions,
     PreNorm,
-    SequenceHead,
     Stack,
-    TokenHead,
-    choose_head,
+    decoder_head,
     initialise,
 )
 
@@ -85,38 +86,31 @@ PARAMETERS = {
 def compose(
     s: Sizes,
     *,
-    norm: Callable[[], nn.Module] | None = None,
-    position: nn.Module | None = None,
-    feedforward: Callable[[], nn.Module] | None = None,
-    mixer: Callable[[int], nn.Module] | None = None,
+    norm: MakeNorm | None = None,
+    position: MakePosition | None = None,
+    feedforward: MakeFeedForward | None = None,
+    mixer: MakeMixer | None = None,
 ) -> Model:
     norm = norm or (lambda: LayerNorm(s.width, s.eps))
-    position = position or LearnedPositions(s.context, s.width)
-    scale = s.head_width**-0.5 if s.scaled else 1.0
-    mixer = mixer or (
-        lambda layer: Attention(
-            s.width,
-            s.heads,
-            head_width=s.head_width,
-            mask=Causal(),
-            bias=True,
-            scale=scale / (layer + 1) if s.scaled_by_layer else scale,
-            dropout=s.dropout,
-        )
-    )
+    position = position or (lambda causal: Positions([LearnedPositions(s.context, s.width)], limit=s.context))
     feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act))
+    place = position(True)
+
+    def attention(layer: int) -> nn.Module:
+        scale = (s.head_width**-0.5 if s.scaled else 1.0) / (layer + 1 if s.scaled_by_layer else 1)
+        given = {"mask": Causal(), "bias": True, "scale": scale, "dropout": s.dropout, **place.attention}
+        return (mixer or Attention)(s.width, s.heads, head_width=s.head_width, **given)
+
     blocks = [
-        Block(attention=PreNorm(norm(), mixer(layer), s.dropout), feedforward=PreNorm(norm(), feedforward(), s.dropout))
+        Block(
+            attention=PreNorm(norm(), attention(layer), s.dropout),
+            feedforward=PreNorm(norm(), feedforward(), s.dropout),
+        )
         for layer in range(s.layers)
     ]
-    stack = Stack(Embedding(s.vocab, s.width, steps=[position, Dropout(s.dropout)]), blocks, norm())
-    heads = {
-        "lm": lambda: LanguageHead(s.width, s.vocab, tied=stack.embedding.tokens if s.tied else None),
-        "sequence": lambda: SequenceHead(Last(), s.width, s.labels, bias=False),
-        "token": lambda: TokenHead(s.width, s.labels, dropout=s.dropout),
-        "none": lambda: None,
-    }
-    model = Model(stack, choose_head(s.head, heads), causal=True, max_positions=s.context)
+    stack = Stack(Embedding(s.vocab, s.width, steps=[*place.embedding, Dropout(s.dropout)]), blocks, norm())
+    head = decoder_head(s.head, stack.embedding.tokens, s.labels, tied=s.tied, dropout=s.dropout)
+    model = Model(stack, head, causal=True, max_positions=place.limit)
     initialise(model)
     return model
 

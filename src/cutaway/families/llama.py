@@ -6,7 +6,7 @@ al. 2023 (Mistral: the same with a sliding window), Allal et al. 2025 (SmolLM2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,17 @@ from cutaway.parts import (
     Block,
     Embedding,
     Gated,
-    LanguageHead,
-    Last,
+    MakeFeedForward,
+    MakeMixer,
+    MakeNorm,
+    MakePosition,
     Model,
+    Positions,
     PreNorm,
     RMSNorm,
     Rotary,
-    SequenceHead,
     Stack,
-    TokenHead,
-    choose_head,
+    decoder_head,
     initialise,
 )
 
@@ -96,39 +97,29 @@ PARAMETERS = {
 def compose(
     s: Sizes,
     *,
-    norm: Callable[[], nn.Module] | None = None,
-    position: nn.Module | None = None,
-    feedforward: Callable[[], nn.Module] | None = None,
-    mixer: Callable[[], nn.Module] | None = None,
+    norm: MakeNorm | None = None,
+    position: MakePosition | None = None,
+    feedforward: MakeFeedForward | None = None,
+    mixer: MakeMixer | None = None,
 ) -> Model:
     norm = norm or (lambda: RMSNorm(s.width, s.eps))
-    position = position or Rotary(s.head_width, s.rotary_base, scaling=s.rotary_scaling)
-    mask = Causal() & (Full() if s.window is None else Window(s.window))
-    mixer = mixer or (
-        lambda: Attention(
-            s.width,
-            s.heads,
-            s.kv_heads,
-            s.head_width,
-            mask=mask,
-            q_steps=[position],
-            k_steps=[position],
-            bias=s.attention_bias,
-            dropout=s.dropout,
-        )
-    )
+    position = position or (lambda causal: Positions(steps=[rotary]))
     feedforward = feedforward or (lambda: Gated(s.width, s.hidden, s.act, bias=s.feedforward_bias))
+    rotary = Rotary(s.head_width, s.rotary_base, scaling=s.rotary_scaling)
+    place = position(True)
+    mask = Causal() & (Full() if s.window is None else Window(s.window))
+
+    def attention() -> nn.Module:
+        sizes = (s.width, s.heads, s.kv_heads, s.head_width)
+        return (mixer or Attention)(*sizes, mask=mask, bias=s.attention_bias, dropout=s.dropout, **place.attention)
+
     blocks = [
-        Block(attention=PreNorm(norm(), mixer()), feedforward=PreNorm(norm(), feedforward())) for _ in range(s.layers)
+        Block(attention=PreNorm(norm(), attention()), feedforward=PreNorm(norm(), feedforward()))
+        for _ in range(s.layers)
     ]
-    stack = Stack(Embedding(s.vocab, s.width), blocks, norm())
-    heads = {
-        "lm": lambda: LanguageHead(s.width, s.vocab, tied=stack.embedding.tokens if s.tied else None),
-        "sequence": lambda: SequenceHead(Last(), s.width, s.labels, bias=False),
-        "token": lambda: TokenHead(s.width, s.labels),
-        "none": lambda: None,
-    }
-    model = Model(stack, choose_head(s.head, heads), causal=True)
+    stack = Stack(Embedding(s.vocab, s.width, steps=place.embedding), blocks, norm())
+    head = decoder_head(s.head, stack.embedding.tokens, s.labels, tied=s.tied)
+    model = Model(stack, head, causal=True, max_positions=place.limit)
     initialise(model)
     return model
 
@@ -148,7 +139,7 @@ CONFIG = {
 def read(config: Mapping[str, Any]) -> Sizes:
     keys = Keys(config, "llama")
     given = keys.sizes(CONFIG, Sizes)
-    base, scaling = rotary(keys, given["context"])
+    base, scaling = read_rotary(keys, given["context"])
     keys.expect("pretraining_tp", 1)
     keys.expect("rope_interleaved", False)
     keys.ignore("initializer_range")
@@ -166,7 +157,7 @@ def read(config: Mapping[str, Any]) -> Sizes:
     return sizes
 
 
-def rotary(keys: Keys, context: int) -> tuple[float, dict[str, Any] | None]:
+def read_rotary(keys: Keys, context: int) -> tuple[float, dict[str, Any] | None]:
     """Base and scaling, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`."""
     scaling = {**keys.take("rope_scaling", {}), **keys.take("rope_parameters", {})}
     base = scaling.pop("rope_theta", None) or keys.take("rope_theta", 10_000.0)

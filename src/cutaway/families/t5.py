@@ -7,7 +7,7 @@ checkpoints overflow float16 in the feed-forward, as they do elsewhere: load the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,11 @@ from cutaway.parts import (
     FeedForward,
     Gated,
     LanguageHead,
+    MakeFeedForward,
+    MakeMixer,
+    MakeNorm,
+    MakePosition,
+    Positions,
     PreNorm,
     RMSNorm,
     Stack,
@@ -93,33 +98,41 @@ PARAMETERS = {
 def compose(
     s: Sizes,
     *,
-    norm: Callable[[], nn.Module] | None = None,
-    position: Callable[[bool], nn.Module] | None = None,
-    feedforward: Callable[[], nn.Module] | None = None,
-    mixer: Callable[..., nn.Module] | None = None,
+    norm: MakeNorm | None = None,
+    position: MakePosition | None = None,
+    feedforward: MakeFeedForward | None = None,
+    mixer: MakeMixer | None = None,
 ) -> EncoderDecoder:
     norm = norm or (lambda: RMSNorm(s.width, s.eps))
-    position = position or (lambda both: T5Bias(s.heads, both, s.buckets, s.max_distance))
-    attention = mixer or Attention
+    position = position or (lambda causal: Positions(bias=T5Bias(s.heads, not causal, s.buckets, s.max_distance)))
     inner = Gated if s.gated else FeedForward
     feedforward = feedforward or (lambda: inner(s.width, s.hidden, s.act, bias=False, dropout=s.dropout))
-    table = Embedding(s.vocab, s.width, steps=[Dropout(s.dropout)])
+    tokens = Embedding(s.vocab, s.width).tokens
+    source, target = position(False), position(True)
 
-    def attend(mask: Mask, **kind: Any) -> nn.Module:
-        mixed = attention(s.width, s.heads, head_width=s.head_width, mask=mask, scale=1.0, dropout=s.dropout, **kind)
+    def table(place: Positions) -> Embedding:
+        return Embedding(s.vocab, s.width, steps=[*place.embedding, Dropout(s.dropout)], tokens=tokens)
+
+    def attend(make: MakeMixer, mask: Mask, **kind: Any) -> nn.Module:
+        mixed = make(s.width, s.heads, head_width=s.head_width, mask=mask, scale=1.0, dropout=s.dropout, **kind)
         return PreNorm(norm(), mixed, s.dropout)
 
     def feed() -> nn.Module:
         return PreNorm(norm(), feedforward(), s.dropout)
 
-    two_way, one_way = position(True), position(False)  # each shared by all the layers of its stack
-    encoder = [Block(attention=attend(Full(), score_bias=two_way), feedforward=feed()) for _ in range(s.layers)]
+    own = mixer or Attention
+    encoder = [Block(attention=attend(own, Full(), **source.attention), feedforward=feed()) for _ in range(s.layers)]
     decoder = [
-        Block(attention=attend(Causal(), score_bias=one_way), cross=attend(Full(), cross=True), feedforward=feed())
+        Block(
+            attention=attend(own, Causal(), **target.attention),
+            cross=attend(Attention, Full(), cross=True),
+            feedforward=feed(),
+        )
         for _ in range(s.decoder_layers or s.layers)
     ]
-    head = LanguageHead(s.width, s.vocab, tied=table.tokens if s.tied else None, scale=s.width**-0.5 if s.tied else 1.0)
-    model = EncoderDecoder(Stack(table, encoder, norm()), Stack(table, decoder, norm()), head, start=s.start)
+    head = LanguageHead(s.width, s.vocab, tied=tokens if s.tied else None, scale=s.width**-0.5 if s.tied else 1.0)
+    stacks = Stack(table(source), encoder, norm()), Stack(table(target), decoder, norm())
+    model = EncoderDecoder(*stacks, head, start=s.start, max_positions=target.limit)
     initialise(model)
     return model
 

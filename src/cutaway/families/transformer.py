@@ -8,7 +8,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,12 @@ from cutaway.parts import (
     FeedForward,
     LanguageHead,
     LayerNorm,
+    MakeFeedForward,
+    MakeMixer,
+    MakeNorm,
+    MakePosition,
     Model,
+    Positions,
     PostNorm,
     PreNorm,
     SinusoidalPositions,
@@ -67,44 +72,43 @@ PARAMETERS: dict[str, int] = {}  # table 3 of the paper rounds: 65 and 213 milli
 def compose(
     s: Sizes,
     *,
-    norm: Callable[[], nn.Module] | None = None,
-    position: nn.Module | None = None,
-    feedforward: Callable[[], nn.Module] | None = None,
-    mixer: Callable[..., nn.Module] | None = None,
+    norm: MakeNorm | None = None,
+    position: MakePosition | None = None,
+    feedforward: MakeFeedForward | None = None,
+    mixer: MakeMixer | None = None,
 ) -> EncoderDecoder | Model:
     if s.order not in ("post", "pre") or s.norm not in ("layer", "std"):
         raise ConfigError(f"order is 'post' or 'pre' and norm 'layer' or 'std', not {s.order!r} and {s.norm!r}")
     norm = norm or (lambda: {"layer": LayerNorm, "std": StdNorm}[s.norm](s.width, s.eps))
-    position = position or SinusoidalPositions(s.width)
-    attention = mixer or Attention
+    position = position or (lambda causal: Positions([SinusoidalPositions(s.width)]))
     feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act, dropout=s.dropout))
-    table = Embedding(s.vocab, s.width, scale=s.width**0.5, steps=[position, Dropout(s.dropout)])
+    tokens = Embedding(s.vocab, s.width).tokens  # one table for source, target and head (section 3.4)
+    own, source, target = mixer or Attention, position(False), position(True)
 
     def residual(inner: nn.Module) -> nn.Module:
         return PostNorm(inner, norm(), s.dropout) if s.order == "post" else PreNorm(norm(), inner, s.dropout)
 
-    def attend(**kind: Any) -> nn.Module:
-        return residual(attention(s.width, s.heads, bias=s.attention_bias, dropout=s.dropout, **kind))
+    def attend(make: MakeMixer, **kind: Any) -> nn.Module:
+        return residual(make(s.width, s.heads, bias=s.attention_bias, dropout=s.dropout, **kind))
 
-    def stack(block: Callable[[], Block]) -> Stack:
-        last = norm() if s.final_norm else None
-        return Stack(table, [block() for _ in range(s.layers)], last)
+    def stack(causal: bool) -> Stack:
+        place = target if causal else source
+        steps = [*place.embedding, Dropout(s.dropout)]
+        blocks = []
+        for _ in range(s.layers):
+            parts = {"attention": attend(own, mask=Causal() if causal else Full(), **place.attention)}
+            if causal and s.encoder:
+                parts["cross"] = attend(Attention, cross=True)
+            blocks.append(Block(**parts, feedforward=residual(feedforward())))
+        table = Embedding(s.vocab, s.width, scale=s.width**0.5, steps=steps, tokens=tokens)
+        return Stack(table, blocks, norm() if s.final_norm else None)
 
-    def head() -> LanguageHead:
-        return LanguageHead(s.width, s.vocab, tied=table.tokens if s.tied else None, bias=s.head_bias)
-
+    head = LanguageHead(s.width, s.vocab, tied=tokens if s.tied else None, bias=s.head_bias)
     model: EncoderDecoder | Model
     if s.encoder:
-        encoder = stack(lambda: Block(attention=attend(mask=Full()), feedforward=residual(feedforward())))
-        decoder = stack(
-            lambda: Block(
-                attention=attend(mask=Causal()), cross=attend(cross=True), feedforward=residual(feedforward())
-            )
-        )
-        model = EncoderDecoder(encoder, decoder, head(), start=s.start)
+        model = EncoderDecoder(stack(False), stack(True), head, start=s.start, max_positions=target.limit)
     else:
-        decoder = stack(lambda: Block(attention=attend(mask=Causal()), feedforward=residual(feedforward())))
-        model = Model(decoder, head(), causal=True)
+        model = Model(stack(True), head, causal=True, max_positions=target.limit)
     initialise(model, std=s.width**-0.5)  # embeddings of length 1 after the scale, as large as the positions
     return model
 

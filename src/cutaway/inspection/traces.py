@@ -30,7 +30,7 @@ def _pattern(trace: Trace, sites: list[str], kind: str, queries: tuple[str, ...]
     layers = [int(number[1]) for number in numbers if number]
     if len(set(layers)) < len(sites):  # several attentions in a block, or sites named otherwise
         layers = list(range(len(sites)))
-    shapes = {trace[site].scores.q.shape[1] for site in sites}
+    shapes = {trace[site].heads for site in sites}
     if len(shapes) > 1:
         raise PictureError(f"layers with {sorted(shapes)} heads cannot share one picture")
     return Pattern(

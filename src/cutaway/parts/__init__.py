@@ -16,20 +16,23 @@ from cutaway.parts.head import (
     SequenceHead,
     TokenHead,
     choose_head,
+    decoder_head,
 )
 from cutaway.parts.model import EncoderDecoder, Model, Stack, initialise
 from cutaway.parts.norm import LayerNorm, RMSNorm, StdNorm
-from cutaway.parts.position import LearnedPositions, SinusoidalPositions
+from cutaway.parts.position import LearnedPositions, Positions, SinusoidalPositions
 from cutaway.parts.relative import ALiBi, T5Bias
 from cutaway.parts.residual import Block, PostNorm, PreNorm, Sandwich
 from cutaway.parts.rotary import Rotary
-from cutaway.parts.state import State
+from cutaway.parts.state import Cells, State
+from cutaway.parts.swap import MakeFeedForward, MakeMixer, MakeNorm, MakePosition
 
 __all__ = [
     "ACTIVATIONS",
     "ALiBi",
     "Attention",
     "Block",
+    "Cells",
     "Context",
     "Dropout",
     "Embedding",
@@ -42,10 +45,15 @@ __all__ = [
     "Last",
     "LayerNorm",
     "LearnedPositions",
+    "MakeFeedForward",
+    "MakeMixer",
+    "MakeNorm",
+    "MakePosition",
     "MaskedTransform",
     "Mean",
     "Model",
     "Pooler",
+    "Positions",
     "PostNorm",
     "PreNorm",
     "RMSNorm",
@@ -61,5 +69,6 @@ __all__ = [
     "TokenHead",
     "activation",
     "choose_head",
+    "decoder_head",
     "initialise",
 ]

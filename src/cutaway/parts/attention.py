@@ -120,7 +120,7 @@ class Attention(nn.Module):
         if ctx.memory is None or ctx.memory_pos is None:
             raise ConfigError(f"{ctx.site} is cross-attention: it needs an encoder's output to look at")
         held = None if ctx.state is None else ctx.state.sites.get(ctx.site)
-        if held is None:
+        if not isinstance(held, Memory):
             held = Memory(self._heads(self.k(ctx.memory)), self._heads(self.v(ctx.memory)))  # (B, G, S, E)
             if ctx.state is not None:
                 ctx.state.sites[ctx.site] = held

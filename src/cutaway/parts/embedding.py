@@ -18,11 +18,20 @@ class Embedding(nn.Module):
         vocab, width: V and D.
         scale: multiplies the vectors (sqrt(D) in the 2017 Transformer, section 3.4).
         steps: parts `(x, ctx) -> x`.
+        tokens: a table shared with another embedding (source and target of one vocabulary).
     """
 
-    def __init__(self, vocab: int, width: int, *, scale: float = 1.0, steps: Sequence[nn.Module] = ()) -> None:
+    def __init__(
+        self,
+        vocab: int,
+        width: int,
+        *,
+        scale: float = 1.0,
+        steps: Sequence[nn.Module] = (),
+        tokens: nn.Embedding | None = None,
+    ) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(vocab, width)
+        self.tokens = nn.Embedding(vocab, width) if tokens is None else tokens
         self.steps = nn.ModuleList(steps)
         self.scale = scale
 

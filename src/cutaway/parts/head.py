@@ -140,6 +140,18 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(self.first(x, ctx)))
 
 
+def decoder_head(name: str, tokens: nn.Embedding, labels: int, *, tied: bool, dropout: float = 0.0) -> nn.Module | None:
+    """The head of a decoder above the embedding `tokens`, for each task it is published with."""
+    vocab, width = tokens.weight.shape
+    heads = {
+        "lm": lambda: LanguageHead(width, vocab, tied=tokens if tied else None),
+        "sequence": lambda: SequenceHead(Last(), width, labels, bias=False),
+        "token": lambda: TokenHead(width, labels, dropout=dropout),
+        "none": lambda: None,
+    }
+    return choose_head(name, heads)
+
+
 def choose_head(name: str, heads: Mapping[str, Callable[[], nn.Module | None]]) -> nn.Module | None:
     """The head of that name, built.
 

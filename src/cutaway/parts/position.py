@@ -1,4 +1,4 @@
-"""Positions added to the embeddings, where the input tells the model the order of its tokens.
+"""How a model learns the order of its tokens: where that enters, and positions added to the embeddings.
 
 LearnedPositions      x + table[pos]                                          BERT, GPT-2
 SinusoidalPositions   x + [sin(pos·ω), cos(pos·ω)], ω = 10000^(-2i/D)          Vaswani et al. 2017, section 3.5
@@ -6,12 +6,41 @@ SinusoidalPositions   x + [sin(pos·ω), cos(pos·ω)], ω = 10000^(-2i/D)      
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from cutaway.axes import Float, Int
 from cutaway.errors import CapacityError
 from cutaway.parts.context import Context
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where the order of tokens enters a stack: its embeddings, its queries and keys, or its scores. Shared by all layers.
+
+    A family places each of the three, so that a user can put any in place of its own:
+    `Embedding(…, steps=[*place.embedding])`, `Attention(…, **place.attention)`, `Model(…, max_positions=place.limit)`.
+
+    Attributes:
+        embedding: parts added to the embeddings, `(x (B, T, D), ctx) -> x`.
+        steps: parts that turn queries and keys, `(x (B, H, T, E), ctx) -> x`.
+        bias: a part that adds to the logits.
+        limit: the most tokens it can count; None is without bound.
+    """
+
+    embedding: Sequence[nn.Module] = ()
+    steps: Sequence[nn.Module] = ()
+    bias: nn.Module | None = None
+    limit: int | None = None
+
+    @property
+    def attention(self) -> dict[str, Any]:
+        """What attention is given of it."""
+        return {"q_steps": self.steps, "k_steps": self.steps, "score_bias": self.bias}
 
 
 class LearnedPositions(nn.Module):

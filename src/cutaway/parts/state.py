@@ -6,8 +6,9 @@ padding goes. So rows stay compact, each row has its own length, and the side of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,18 @@ from torch import Tensor
 from cutaway.axes import Bool, Float, Int
 from cutaway.errors import CapacityError, ConfigError
 from cutaway.parts.context import Context
+
+
+class Held(Protocol):
+    """What one site remembers of every row."""
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All of it, for counting memory; the first axis is B."""
+        ...
+
+    def reorder(self, index: Int[Tensor, "n"]) -> None:
+        """Row i becomes what row `index[i]` was."""
+        ...
 
 
 @dataclass
@@ -75,6 +88,12 @@ class KV:
             self.v[row, :, slot] = v.transpose(1, 2)
         return result
 
+    def tensors(self) -> Iterator[Tensor]:
+        yield from (self.k, self.v)
+
+    def reorder(self, index: Int[Tensor, "n"]) -> None:
+        self.k, self.v = self.k.index_select(0, index), self.v.index_select(0, index)
+
 
 @dataclass
 class Memory:
@@ -82,6 +101,27 @@ class Memory:
 
     k: Float[Tensor, "b g s e"]
     v: Float[Tensor, "b g s e"]
+    tensors, reorder = KV.tensors, KV.reorder
+
+
+@dataclass
+class Cells:
+    """What a recurrent part carries from token to token, of a size that does not grow: tensors whose first axis is B.
+
+    A scan's state, an LSTM's h and c, running sums. Write in place (`cells["scan"].copy_(new)`), so that compiled
+    code sees the same memory at every step.
+    """
+
+    held: dict[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.held[name]
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield from self.held.values()
+
+    def reorder(self, index: Int[Tensor, "n"]) -> None:
+        self.held = {name: x.index_select(0, index) for name, x in self.held.items()}
 
 
 class State:
@@ -100,7 +140,7 @@ class State:
         self.calls = 0
         self.fed = 0  # columns fed so far: an upper bound of every row's length, known without reading a tensor
         self.even = not torch.compiler.is_compiling()  # no padding so far: every row is exactly `fed` long
-        self.sites: dict[str, KV | Memory] = {}
+        self.sites: dict[str, Held] = {}
         self.slots: dict[int, Slots] = {}
 
     @property
@@ -154,16 +194,23 @@ class State:
         made = self.sites[site] = KV(buffer(k), buffer(v), self.slots[capacity])
         return made
 
+    def cells(self, site: str, make: Callable[[], Mapping[str, Tensor]]) -> Cells:
+        """The tensors of a recurrent site; `make` gives their beginning, on first use."""
+        found = self.sites.get(site)
+        if not isinstance(found, Cells):
+            found = self.sites[site] = Cells(dict(make()))
+        return found
+
     def reorder(self, index: Int[Tensor, "n"]) -> None:
         """Row i becomes what row `index[i]` was: beams that win are copied, those that lose vanish."""
         self.next = self.next.index_select(0, index)
         for slots in self.slots.values():
             slots.pos = slots.pos.index_select(0, index)
         for held in self.sites.values():
-            held.k, held.v = held.k.index_select(0, index), held.v.index_select(0, index)
+            held.reorder(index)
 
     def _tensors(self) -> Iterator[Tensor]:
         yield self.next
         yield from (slots.pos for slots in self.slots.values())
         for held in self.sites.values():
-            yield from (held.k, held.v)
+            yield from held.tensors()
