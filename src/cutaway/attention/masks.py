@@ -174,3 +174,10 @@ def sees_all_past(mask: Mask) -> bool:
     if isinstance(mask, Both):
         return sees_all_past(mask.a) and sees_all_past(mask.b)
     return isinstance(mask, (Full, Causal, Window))
+
+
+def is_causal(mask: Mask) -> bool:
+    """Whether the mask lets nobody look ahead: what a mixer without a mask of its own reads off it."""
+    if isinstance(mask, Either):
+        return is_causal(mask.a) and is_causal(mask.b)
+    return isinstance(mask, Causal) or (isinstance(mask, Both) and (is_causal(mask.a) or is_causal(mask.b)))
