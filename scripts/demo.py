@@ -27,7 +27,7 @@ def main() -> None:
     model = opened("smollm2")
     out.print(f"> {PROMPT}")
     ids = model.tokenizer.encode_chat([{"role": "user", "content": PROMPT}])
-    pieces = stream(model.model, [ids], max_new_tokens=120, tokenizer=model.tokenizer)
+    pieces = stream(model, [ids], max_new_tokens=120)
     talk.say(pieces)
     result = pieces.result
     out.print(f"({result.tokens} tokens, {result.tokens_per_second:.1f} a second)")

@@ -54,22 +54,13 @@ class Scripted(nn.Module):
         self.fed.append(tuple(ids.shape))
         assert state is not None
         state.advance(ids.shape[1], padding)
-        if not state.sites:
-            state.sites["first"] = Remembered(ids[:, :1].clone(), state.next.clone())
-        held = state.sites["first"]
+        held = state.cells("script", lambda: {"first": ids[:, 0].clone(), "start": state.next.clone()})
         logits = torch.zeros(len(ids), 1, self.vocab)
-        for row, (first, start, reached) in enumerate(zip(held.k, held.v, state.next, strict=True)):
+        for row, (first, start, reached) in enumerate(zip(held["first"], held["start"], state.next, strict=True)):
             said = self.script[int(first)]
             step = int(reached - start)
             logits[row, 0, said[step] if step < len(said) else 0] = 5.0
         return logits
-
-
-class Remembered:
-    """What `Scripted` keeps in the state, under the names that `State.reorder` knows."""
-
-    def __init__(self, first, start) -> None:
-        self.k, self.v = first, start
 
 
 class Letters:

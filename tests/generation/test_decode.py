@@ -2,10 +2,12 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from tests.generation.models import Letters, Scripted, pair, prompts
 
+from cutaway.api import Loaded, build
 from cutaway.errors import CapacityError, CutawayError
 from cutaway.generation import generate, probabilities, stream
 from cutaway.parts import Model
@@ -231,14 +233,15 @@ def test_text_in_and_out():
         ({"prompt": []}, "there is no row|row 0 is empty"),
         ({"prompt": [[1], []]}, "row 1 is empty; give it a token, or say bos="),
         ({"prompt": "text"}, "text needs a tokenizer"),
-        ({"prompt": [1, 99]}, "token 99 in row 0 is outside the vocabulary of 99"),
-        ({"prompt": [1, -1]}, "token -1 in row 0"),
+        ({"prompt": [1, 99]}, "prompt: row 0 holds token 99, outside the vocabulary of 99"),
+        ({"prompt": [1, -1]}, "row 0 holds token -1"),
         ({"prompt": [1, 2.5]}, "row 0 holds 2.5; token ids are whole numbers"),
-        ({"prompt": torch.zeros(2, 3)}, "must be whole numbers"),
-        ({"prompt": torch.zeros(1, 2, 3, dtype=torch.int64)}, r"\(T,\) or \(B, T\)"),
+        ({"prompt": ["a", 1], "tokenizer": Letters()}, "texts or token ids, not both"),
+        ({"prompt": torch.zeros(2, 3)}, "row 0 holds 0.0; token ids are whole numbers"),
+        ({"prompt": torch.zeros(1, 2, 3, dtype=torch.int64)}, r"row 0 holds \[0, 0, 0\]"),
         (
             {"prompt": torch.ones(1, 3, dtype=torch.int64), "padding": torch.ones(1, 2) > 0},
-            r"padding must be bool \(1, 3\)",
+            r"padding must be bool .*not torch.bool \(1, 2\) for \(1, 3\)",
         ),
         ({"prompt": torch.ones(2, 3, dtype=torch.int64), "padding": torch.zeros(2, 3) > 0}, "row 0 is empty"),
         ({"prompt": [1], "padding": torch.ones(1, 1) > 0}, "padding goes with a tensor"),
@@ -249,7 +252,12 @@ def test_text_in_and_out():
         ({"top_k": 0}, "top_k must be"),
         ({"seed": [1, 2], "temperature": 1.0}, "2 seeds for 1 prompts"),
         ({"seed": "x", "temperature": 1.0}, "seed must be a whole number"),
+        ({"eos": 99}, "eos holds token 99, outside the vocabulary of 99"),
+        ({"eos": [5, -1]}, "eos holds token -1"),
+        ({"eos": "x"}, "eos holds 'x'"),
+        ({"eos": 2.5}, "eos holds 2.5"),
         ({"stop": "x"}, "need tokenizer="),
+        ({"stop": 3, "tokenizer": Letters()}, "stop: must be strings"),
         ({"stop": "", "tokenizer": Letters()}, None),
         ({"stop": [""], "tokenizer": Letters()}, "stop: must be strings of at least one character"),
         ({"target": [4]}, "only an encoder-decoder"),
@@ -280,9 +288,38 @@ def test_errors_of_streams_are_raised_by_the_call():
 
 
 def test_models_that_cannot_generate():
-    encoder = Model(pair("llama")[1].stack, causal=False)
-    with pytest.raises(CutawayError, match="cannot generate"):
-        generate(encoder, [1, 2])
+    stack = pair("llama")[1].stack
+    for model, words in (
+        (Model(stack, causal=False), "cannot generate"),
+        (Model(stack, causal=True), "Take a decoder with its head"),
+        (build("gpt2", device="meta"), "meta device has no weights"),
+        ("smollm2", "what cutaway.load returned, not str"),
+    ):
+        with pytest.raises(CutawayError, match=words):
+            generate(model, [1, 2])
+
+
+def test_what_load_returned_brings_its_tokenizer():
+    model = Scripted({ord("h"): [ord(c) for c in "ello"] + [2]})
+    loaded = Loaded(model, Letters(), "scripted", None, "nowhere")
+    found = generate(loaded, "hi", max_new_tokens=9)
+    assert (found.texts, found.finish) == (["ello"], ["eos"])
+    assert list(stream(loaded, "hi", max_new_tokens=9)) == list("ello")
+
+
+def test_numpy_and_torch_are_as_good_as_lists():
+    _, ours = pair("llama")
+    settings = {"max_new_tokens": 6, "temperature": 1.0}
+    rows = [[5, 6, 7], [8, 9, 10]]
+    expected = generate(ours, rows, seed=3, eos=[4, 11], **settings).ids
+    for prompt in (np.array(rows), [np.array(row) for row in rows], [[np.int64(i) for i in row] for row in rows]):
+        for eos in (np.array([4, 11]), torch.tensor([4, 11]), [np.int64(4), torch.tensor(11)]):
+            assert generate(ours, prompt, seed=np.int64(3), eos=eos, stop=None, **settings).ids == expected
+    alone = generate(ours, rows[:1], seed=3, eos=4, **settings).ids
+    for one in (np.array(rows[0]), [torch.tensor(i) for i in rows[0]]):
+        assert generate(ours, one, seed=torch.tensor(3), eos=np.int64(4), **settings).ids == alone
+    padded, padding = np.array([[0, 5, 6, 7]]), np.array([[False, True, True, True]])
+    assert generate(ours, padded, padding=padding, seed=3, eos=torch.tensor(4), **settings).ids == alone
 
 
 def test_broken_weights_are_no_answer():

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from cutaway.errors import CutawayError
+from cutaway.generation import Past, stream
 
 HELP = """\
 /help          this
@@ -24,6 +25,7 @@ class Conversation:
         self.loaded, self.system, self.settings = loaded, system, settings
         self.interactive = sys.stdin.isatty()
         self.messages: list[dict[str, str]] = []
+        self.past = Past()  # so that a turn reads only what is new
         self.reset()
 
     def reset(self) -> None:
@@ -74,13 +76,11 @@ class Conversation:
             print(f"no command {command}; /help lists them")
 
     def _answer(self, line: str) -> None:
-        from cutaway.generation import stream
-
         asked = [*self.messages, {"role": "user", "content": line}]
         said: list[str] = []
         try:
             ids = self.loaded.tokenizer.encode_chat(asked)
-            pieces = stream(self.loaded.model, [ids], tokenizer=self.loaded.tokenizer, **self.settings)
+            pieces = stream(self.loaded, [ids], past=self.past, **self.settings)
             for piece in pieces:
                 said.append(str(piece))
                 print(piece, end="", flush=True)

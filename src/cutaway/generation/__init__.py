@@ -2,6 +2,7 @@
 
 from cutaway.generation.beam import Beams
 from cutaway.generation.decode import Generation, Stream, generate, stream
+from cutaway.generation.runner import Past
 from cutaway.generation.sampling import Sampling, probabilities, sample
 
-__all__ = ["Beams", "Generation", "Sampling", "Stream", "generate", "probabilities", "sample", "stream"]
+__all__ = ["Beams", "Generation", "Past", "Sampling", "Stream", "generate", "probabilities", "sample", "stream"]

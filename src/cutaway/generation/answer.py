@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Literal
-
-from cutaway.errors import CutawayError
 
 Finish = Literal["eos", "stop", "length"]
 
@@ -18,11 +16,8 @@ class StopText:
     so the result does not depend on how the text was cut.
     """
 
-    def __init__(self, stops: Iterable[str]) -> None:
-        self.stops = (stops,) if isinstance(stops, str) else tuple(stops)
-        for stop in self.stops:
-            if not isinstance(stop, str) or not stop:
-                raise CutawayError(f"stop: must be strings of at least one character, not {stop!r}.")
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.stops = stops
         self.held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
@@ -51,7 +46,7 @@ class StopText:
 class Answer:
     """The tokens of one row, and its text if there is a tokenizer. `finish` is None while it goes on."""
 
-    def __init__(self, limit: int, eos: frozenset[int], stop: Iterable[str] = (), tokenizer: Any = None) -> None:
+    def __init__(self, limit: int, eos: frozenset[int], stop: Sequence[str] = (), tokenizer: Any = None) -> None:
         self.limit, self.eos = limit, eos
         self.decoder = None if tokenizer is None else tokenizer.stream()
         self.stop = StopText(stop)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import CutawayError
+from cutaway.generation.arguments import whole
 from cutaway.generation.filters import penalise
 from cutaway.generation.runner import Runner
 from cutaway.generation.sampling import check_best
@@ -41,8 +42,7 @@ class Beams:
     early_stopping: EarlyStopping = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.width, int) or isinstance(self.width, bool) or self.width < 1:
-            raise CutawayError(f"beams must be a whole number of at least 1, not {self.width!r}.")
+        whole("beams", self.width)
         if not isinstance(self.length_penalty, (int, float)) or not math.isfinite(self.length_penalty):
             raise CutawayError(f"length_penalty must be a finite number, not {self.length_penalty!r}.")
         if self.early_stopping not in (True, False, "never"):

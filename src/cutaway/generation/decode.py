@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -12,8 +12,12 @@ from cutaway.errors import CutawayError
 from cutaway.generation.answer import Finish
 from cutaway.generation.beam import Beams, EarlyStopping
 from cutaway.generation.prompts import Prompt
+from cutaway.generation.runner import Past
 from cutaway.generation.sampling import Sampling
 from cutaway.generation.session import Session
+
+if TYPE_CHECKING:
+    from cutaway.api import Loaded
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Generation:
 
 
 def generate(
-    model: nn.Module,
+    model: nn.Module | Loaded,
     prompt: Prompt,
     *,
     padding: Tensor | None = None,
@@ -57,7 +61,7 @@ def generate(
     early_stopping: EarlyStopping = False,
     num_return: int = 1,
     eos: int | Iterable[int] | None = None,
-    stop: str | Iterable[str] = (),
+    stop: str | Iterable[str] | None = (),
     tokenizer: Any = None,
     bos: int | None = None,
     seed: int | Sequence[int] | None = None,
@@ -66,6 +70,7 @@ def generate(
     """Continue each prompt; for an encoder-decoder, answer each source.
 
     Args:
+        model: a decoder, an encoder-decoder, or what `cutaway.load` returned, which brings its tokenizer.
         prompt: text or texts (with a tokenizer), ids, a ragged list of lists of ids, or a tensor (B, T) with
             `padding` (B, T), True on real tokens, on any side. A row's answer does not depend on the others.
         target: what the answers of an encoder-decoder begin with, after its start token; not part of `ids`.
@@ -81,7 +86,7 @@ def generate(
         cache: False recomputes all tokens at every step (slow; the result is the same).
 
     Raises:
-        CutawayError: a setting out of range, an empty prompt, an unknown token.
+        CutawayError: a setting out of range, an empty prompt, an unknown token, a model that writes no text.
         CapacityError: a prompt longer than the model's positions.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
@@ -143,7 +148,7 @@ def _pieces(session: Session, seed: int | None) -> Generator[str | int, None, No
 
 
 def stream(
-    model: nn.Module,
+    model: nn.Module | Loaded,
     prompt: Prompt,
     *,
     padding: Tensor | None = None,
@@ -155,16 +160,18 @@ def stream(
     min_p: float | None = None,
     repetition_penalty: float = 1.0,
     eos: int | Iterable[int] | None = None,
-    stop: str | Iterable[str] = (),
+    stop: str | Iterable[str] | None = (),
     tokenizer: Any = None,
     bos: int | None = None,
     seed: int | None = None,
     cache: bool = True,
+    past: Past | None = None,
 ) -> Stream:
     """`generate` for one prompt, as it comes: an iterator of text pieces, or of ids without a tokenizer.
 
     Text is held back while it could be the beginning of a stop string or half a character. The pieces together are
     `result.texts[0]`. Arguments and errors are those of `generate`; errors in them are raised by the call itself.
+    `past`: a `Past()` kept from call to call, in a conversation: what the prompt shares with it is not read again.
     """
     session = Session(
         model,
@@ -178,6 +185,7 @@ def stream(
         tokenizer=tokenizer,
         bos=bos,
         cache=cache,
+        past=past,
     )
     if len(session.prompts) != 1:
         raise CutawayError(f"stream: takes one prompt, not {len(session.prompts)}; generate takes several.")

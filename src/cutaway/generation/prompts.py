@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import CapacityError, CutawayError
+from cutaway.generation.arguments import check_ids, plain
 
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
 
@@ -24,23 +25,21 @@ def as_rows(
 ) -> list[list[int]]:
     """One list of real tokens a row, B rows, from any of these:
 
-    a text or a list of texts (with a tokenizer) · a list of ids · a ragged list of lists · a tensor (T,) or (B, T),
-    with `padding` Bool of the same shape, True on real tokens, wherever they are. An empty row becomes `[bos]`.
-    Raises `CutawayError`: an empty row without `bos`, an id outside the vocabulary, a wrong shape or type.
+    a text or a list of texts (with a tokenizer) · a list of ids · a ragged list of lists · a tensor or numpy array
+    (T,) or (B, T), with `padding` Bool of the same shape, True on real tokens, wherever they are. An empty row becomes
+    `[bos]`. Raises `CutawayError`: an empty row without `bos`, an id outside the vocabulary, a wrong shape or type.
     """
-    rows = _lists(prompt, padding, tokenizer, name)
+    if padding is not None:
+        prompt = _unpadded(prompt, padding, name)
+    rows = _lists(plain(prompt), tokenizer, name)
     if not rows:
         raise CutawayError(f"{name}: there is no row; give at least one.")
     for i, row in enumerate(rows):
         if not row and bos is not None:
-            row.append(bos)
+            row.append(plain(bos))
         if not row:
             raise CutawayError(f"{name}: row {i} is empty; give it a token, or say bos= which one begins a text.")
-        for token in row:
-            if isinstance(token, bool) or not isinstance(token, int):
-                raise CutawayError(f"{name}: row {i} holds {token!r}; token ids are whole numbers.")
-            if not 0 <= token < vocab:
-                raise CutawayError(f"{name}: token {token} in row {i} is outside the vocabulary of {vocab}.")
+        check_ids(row, vocab, f"{name}: row {i}")
     return rows
 
 
@@ -73,32 +72,32 @@ def limits(rows: Sequence[Sequence[int]], wanted: int, positions: int | None) ->
     return [min(wanted, positions - len(row) + 1) for row in rows]
 
 
-def _lists(prompt: Prompt, padding: Tensor | None, tokenizer: Any, name: str) -> list[list[int]]:
-    if isinstance(prompt, Tensor):
-        return _tensor_rows(prompt, padding, name)
-    if padding is not None:
-        raise CutawayError(f"{name}: padding goes with a tensor of ids; lists may have rows of unequal length.")
-    if isinstance(prompt, str):
+def _lists(prompt: Any, tokenizer: Any, name: str) -> list[list[int]]:
+    if isinstance(prompt, (str, bytes)):
         prompt = [prompt]
     if not isinstance(prompt, Sequence):
         raise CutawayError(f"{name}: must be text, token ids, or a tensor of them, not {type(prompt).__name__}.")
-    if any(isinstance(row, str) for row in prompt):
+    rows = [plain(row) for row in prompt]
+    texts = [isinstance(row, (str, bytes)) for row in rows]
+    if any(texts):
         if tokenizer is None:
             raise CutawayError(f"{name}: text needs a tokenizer; give tokenizer=, or token ids.")
-        return [list(tokenizer.encode(row)) for row in prompt]
-    if not prompt or not all(isinstance(row, (Sequence, Tensor)) for row in prompt):
-        return [list(prompt)]  # type: ignore[list-item]
-    return [row.tolist() if isinstance(row, Tensor) else list(row) for row in prompt]  # type: ignore[arg-type]
+        if not all(texts):
+            raise CutawayError(f"{name}: give texts or token ids, not both in one list.")
+        return [list(tokenizer.encode(row)) for row in rows]
+    if rows and all(isinstance(row, Sequence) for row in rows):
+        return [[plain(token) for token in row] for row in rows]
+    return [rows]
 
 
-def _tensor_rows(ids: Tensor, padding: Tensor | None, name: str) -> list[list[int]]:
-    if ids.dim() not in (1, 2) or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise CutawayError(f"{name}: must be whole numbers (T,) or (B, T), not {ids.dtype} {tuple(ids.shape)}.")
-    if padding is None:
-        return torch.atleast_2d(ids).tolist()
-    if padding.shape != ids.shape or padding.dtype != torch.bool:
+def _unpadded(prompt: Any, padding: Any, name: str) -> list[list[int]]:
+    """The real tokens of each row of a tensor (T,) or (B, T)."""
+    if not hasattr(prompt, "shape"):
+        raise CutawayError(f"{name}: padding goes with a tensor of ids; lists may have rows of unequal length.")
+    ids, real = torch.as_tensor(prompt), torch.as_tensor(padding)
+    if real.shape != ids.shape or real.dtype != torch.bool or ids.dim() > 2:
         raise CutawayError(
-            f"{name}: padding must be bool {tuple(ids.shape)}, True on real tokens, "
-            f"not {padding.dtype} {tuple(padding.shape)}."
+            f"{name}: padding must be bool (B, T) like the ids, True on real tokens, "
+            f"not {real.dtype} {tuple(real.shape)} for {tuple(ids.shape)}."
         )
-    return [row[real].tolist() for row, real in zip(torch.atleast_2d(ids), torch.atleast_2d(padding), strict=True)]
+    return [row[kept].tolist() for row, kept in zip(torch.atleast_2d(ids), torch.atleast_2d(real), strict=True)]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import numbers
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.errors import CutawayError
 from cutaway.generation.answer import Answer
+from cutaway.generation.arguments import end_tokens, plain, stop_strings, whole
 from cutaway.generation.beam import Beams, beam_search
 from cutaway.generation.filters import seen_tokens
 from cutaway.generation.prompts import Prompt, as_rows, limits
-from cutaway.generation.runner import Runner
+from cutaway.generation.runner import Past, Runner
 from cutaway.generation.sampling import Sampling, as_floats
+from cutaway.generation.subject import evaluating, subject
 from cutaway.parts.model import EncoderDecoder
 
 SEEDS = 2**62  # below the largest seed a generator takes, with room for seed + answer number
@@ -29,7 +29,7 @@ class Session:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         prompt: Prompt,
         sampling: Sampling,
         *,
@@ -38,15 +38,15 @@ class Session:
         max_new_tokens: int = 128,
         num_return: int = 1,
         eos: int | Iterable[int] | None = None,
-        stop: str | Iterable[str] = (),
+        stop: str | Iterable[str] | None = (),
         tokenizer: Any = None,
         bos: int | None = None,
         cache: bool = True,
+        past: Past | None = None,
     ) -> None:
-        if not getattr(model, "causal", False):
-            raise CutawayError("this model cannot generate: it reads in both directions. Take a decoder.")
-        self.model, self.sampling, self.cache = model, sampling, cache
-        vocab = int(model.vocab)  # type: ignore[arg-type]
+        model, tokenizer = subject(model, tokenizer)
+        self.model, self.sampling, self.cache, self.past = model, sampling, cache, past
+        vocab = int(model.vocab)
         self.num_return = whole("num_return", num_return)
         if bos is None and tokenizer is not None:
             bos = tokenizer.bos_id
@@ -69,15 +69,14 @@ class Session:
                 f"the model has {positions:,} positions.",
                 stacklevel=3,
             )
-        ends = (() if tokenizer is None else tokenizer.eos_ids) if eos is None else eos
-        self.eos = frozenset((ends,) if isinstance(ends, int) else ends)
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        if stop and tokenizer is None:
+        own = () if tokenizer is None else tokenizer.eos_ids
+        self.eos = frozenset(own) if eos is None else end_tokens(eos, vocab)
+        self.stop = stop_strings(stop)
+        if self.stop and tokenizer is None:
             raise CutawayError("stop: strings are found in text, so they need tokenizer=; for token ids use eos=.")
-        self.stop = stop
         self.texts = tokenizer is not None
         self.answers = [
-            Answer(limit, self.eos, stop, tokenizer) for limit in self.limits for _ in range(self.num_return)
+            Answer(limit, self.eos, self.stop, tokenizer) for limit in self.limits for _ in range(self.num_return)
         ]
         self.scores: list[float] | None = None
         self.first = self.last = 0.0  # seconds from the start to the first and to the last token
@@ -141,7 +140,7 @@ class Session:
         self.first = self.last = time.perf_counter() - begin
 
     def _start(self) -> tuple[Runner, Tensor]:
-        runner = Runner(self.model, self.prompts, max(self.limits), self.sources, self.cache)
+        runner = Runner(self.model, self.prompts, max(self.limits), self.sources, self.cache, self.past)
         return runner, runner.first()
 
     def _seen(self, logits: Tensor) -> Tensor | None:
@@ -153,7 +152,7 @@ class Session:
 
     def _uniform(self, seed: int | Sequence[int] | None) -> Tensor:
         """The random numbers of each answer, (B * num_return, steps), from a generator of its own."""
-        rows = len(self.prompts)
+        rows, seed = len(self.prompts), plain(seed)
         if seed is None:
             seeds: Sequence[int] = torch.randint(SEEDS, (rows,)).tolist()
         elif isinstance(seed, Sequence):
@@ -167,25 +166,6 @@ class Session:
                 raise CutawayError(f"seed must be a whole number from 0 to 2^62, not {value!r}.")
         generators = [torch.Generator().manual_seed(s + j) for s in seeds for j in range(self.num_return)]
         return torch.stack([torch.rand(max(self.limits), generator=g, dtype=torch.float64) for g in generators])
-
-
-def whole(name: str, value: object) -> int:
-    """The value, a whole number of at least 1."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < 1:
-        raise CutawayError(f"{name} must be a whole number of at least 1, not {value!r}.")
-    return int(value)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout inside; afterwards exactly the modules that were training train again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _targets(

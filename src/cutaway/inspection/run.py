@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.attention.record import recording
-from cutaway.generation.session import evaluating
+from cutaway.generation.subject import check_weights, evaluating
 from cutaway.inspection.bars import Decoder
 from cutaway.inspection.errors import PictureError
 from cutaway.inspection.inspector import Inspection
@@ -52,6 +52,7 @@ def run(
     """See `cutaway.inspect`."""
     subject = _subject(source)
     model = subject.model
+    check_weights(model)
     both = isinstance(model, EncoderDecoder)
     if not both and not (target is None and target_ids is None):
         raise PictureError("this model has no decoder beside its encoder: it takes no target")
@@ -94,6 +95,7 @@ def _subject(source: Any) -> Subject:
         return Subject(source, None, type(source).__name__)
     if isinstance(getattr(source, "model", None), nn.Module):
         name = str(getattr(source, "source", None) or getattr(source, "family", "the model"))
+        name = name.encode("utf-8", "replace").decode()  # a path may hold bytes that are no text
         return Subject(source.model, getattr(source, "tokenizer", None), name)
     raise PictureError(f"cannot look into a {type(source).__name__}: give a source, what load returned, or a model")
 
@@ -106,6 +108,8 @@ def _ids(subject: Subject, text: str | None, ids: Any, what: str) -> Tensor:
         if subject.tokenizer is None:
             raise PictureError(f"a model by itself reads no {what}: give ids=, or load it with its tokenizer")
         ids = subject.tokenizer.encode(text)
+        if not ids:
+            raise PictureError(f"the {what} {text!r} has no tokens, so there is nothing to look at; give some text")
     found = torch.as_tensor(ids, device=subject.device)
     if found.ndim == 2 and found.shape[0] > 1:
         raise PictureError(f"ids of shape {tuple(found.shape)}: look into one sequence at a time, such as ids[:1]")
