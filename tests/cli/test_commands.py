@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import os
+import subprocess
 import sys
 
 import pexpect
@@ -60,9 +62,33 @@ def test_generate_reads_standard_input(talker, capsys, monkeypatch):
     )
 
 
-def test_standard_input_that_is_no_text(talker, capsys, monkeypatch):
+@pytest.mark.parametrize("command", ["generate", "embed"])
+def test_standard_input_that_is_no_text(command, talker, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff")))
-    assert "UTF-8" in refused(capsys, "generate", talker, "-")
+    assert "UTF-8" in refused(capsys, command, talker, "-")
+
+
+def test_chat_hears_bytes_that_are_no_text(talker, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff\n"), encoding="utf-8"))
+    shown = run(capsys, "chat", talker, "--temperature", 0, "--max-new-tokens", 5)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("ab\ufffd\n"))
+    assert run(capsys, "chat", talker, "--temperature", 0, "--max-new-tokens", 5) == shown
+
+
+@pytest.mark.parametrize("command", ["embed", "generate"])
+def test_where_only_ascii_can_be_printed(command, talker, reader):
+    """Text gets question marks; JSON loses nothing."""
+    source = {"embed": reader, "generate": talker}[command]
+    args = [sys.executable, "-m", "cutaway.cli", command, str(source), "é"]
+    text, found = (
+        subprocess.run(
+            [*args, *more], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
+        ).stdout.decode("ascii")
+        for more in ([], ["--json"])
+    )
+    assert "?" in text
+    found = json.loads(found)
+    assert found["texts"] == ["é"] if command == "embed" else not found["text"].isascii()
 
 
 def test_seeds_repeat(talker, capsys):
@@ -80,6 +106,7 @@ def test_beams(talker, capsys):
     [
         (["--temperature", "-1"], "temperature"),
         (["--max-new-tokens", "0"], "max_new_tokens"),
+        (["--beams", "0"], "beams"),
         (["--system", "be kind", "--raw"], "--system"),
     ],
 )
@@ -115,7 +142,16 @@ def test_embed_equals_sentence_transformers(minilm, capsys):
 
 
 def test_a_language_model_embeds_nothing(talker, capsys):
-    assert "minilm" in refused(capsys, "embed", talker, "hello")
+    assert "writes text; embed takes an encoder of sentences, such as minilm" in refused(capsys, "embed", talker, "hi")
+
+
+def test_embed_without_a_tokenizer(capsys, tmp_path):
+    cutaway.save(cutaway.build("bert-tiny", vocab=20), tmp_path / "bare")
+    assert "no tokenizer" in refused(capsys, "embed", tmp_path / "bare", "hello")
+
+
+def test_inspect_of_no_text(talker, capsys):
+    assert "give some text" in refused(capsys, "inspect", talker, "")
 
 
 @pytest.mark.parametrize("suffix", ["html", "png", "svg"])
@@ -161,9 +197,17 @@ def test_verify(which, request, capsys):
     assert "block 2" in shown
 
 
-def test_verify_without_transformers_says_what_to_install(talker, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    assert "pip install 'cutaway[verify]'" in refused(capsys, "verify", talker)
+@pytest.mark.parametrize("package", ["transformers", "accelerate"])
+def test_verify_without_its_extra_says_what_to_type(smollm2, capsys, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    said = refused(capsys, "verify", smollm2)
+    assert f"needs {package}, which" in said
+    assert "pip install -e '.[verify]'" in said
+
+
+def test_verify_of_a_family_that_transformers_lacks(capsys, tmp_path):
+    cutaway.save(cutaway.build("transformer", vocab=20, width=16, layers=1, heads=2, hidden=16), tmp_path / "model")
+    assert "nothing to compare" in refused(capsys, "verify", tmp_path / "model")
 
 
 def chatting(talker, *more: str) -> pexpect.spawn:

@@ -5,6 +5,7 @@ Commands live in modules of their own and are imported when called, so that `cut
 
 import difflib
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status (0 done, 2 wrong use or input, 130 Ctrl-C, 141 broken pipe)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _warn
+    for text in (sys.stdin, sys.stdout):  # characters that do not go through become ? or U+FFFD
+        if isinstance(text, io.TextIOWrapper):
+            text.reconfigure(errors="replace")
     try:
         status = _run(argv)
         sys.stdout.flush()

@@ -1,11 +1,14 @@
-"""What the commands print with: JSON alone on stdout, or tables; anything passing goes to stderr."""
+"""What the commands read and print with: JSON alone on stdout, or tables; anything passing goes to stderr."""
 
 import json as _json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
+
+from cutaway.errors import CutawayError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,8 +16,8 @@ if TYPE_CHECKING:
     from cutaway.api import Loaded
 
 _WHERE = (
-    "Where the model is: a folder in the Hugging Face layout, a .gguf file, a hub id such as gpt2, "
-    "or an installed package of weights (smollm2, minilm)."
+    "Where the model is: a folder in the Hugging Face layout, a .gguf file, a hub id such as "
+    "openai-community/gpt2, or an installed package of weights (smollm2, minilm)."
 )
 Source = Annotated[str, Positional, arg(metavar="SOURCE", help=_WHERE, help_behavior_hint="")]
 Dtype = Annotated[
@@ -27,8 +30,8 @@ Json = Annotated[bool, arg(help="Print one JSON object, and nothing else, on std
 
 
 def emit(payload: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    print(_json.dumps(payload, ensure_ascii=False, indent=2))
+    """One JSON object on stdout, in ASCII: no stream can spoil it."""
+    print(_json.dumps(payload, indent=2))
 
 
 def console() -> "Console":
@@ -73,6 +76,14 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:,.1f} TiB"
+
+
+def standard_input() -> str:
+    """All of it, which must be UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise CutawayError(f"standard input is not UTF-8 text (byte {error.start})") from None
 
 
 def opened(source: str, dtype: str | None = None) -> "Loaded":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from cutaway.cli.output import Dtype, Json, Source, busy, console, emit, opened, table
+from cutaway.cli.output import Dtype, Json, Source, busy, console, emit, opened, standard_input, table
 from cutaway.errors import CutawayError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def embed(
 
     With --json: {"embeddings" (one list a text), "similarities" (a matrix), "texts"}.
     """
-    read = [line for line in sys.stdin.read().splitlines() if line] if texts == ("-",) else list(texts)
+    read = [line for line in standard_input().splitlines() if line] if texts == ("-",) else list(texts)
     if not read:
         raise CutawayError("embed needs at least one text")
     vectors = vectors_of(opened(source, dtype), read)
@@ -58,14 +57,16 @@ def vectors_of(loaded: Any, texts: list[str]) -> Tensor:
     """(B, D) float32, each of length 1. A bare encoder's states are averaged, as sentence encoders do."""
     import torch
 
+    from cutaway.generation.subject import writes
     from cutaway.parts import EmbeddingHead, Mean, Model
     from cutaway.parts.call import context
 
     model = loaded.model
     if not isinstance(model, Model) or not (model.head is None or isinstance(model.head, EmbeddingHead)):
-        raise CutawayError(
-            f"this {loaded.family} model has a head for another task and gives no embedding; minilm does"
-        )
+        task = "writes text" if writes(model) else f"has a {loaded.sizes.head} head"
+        raise CutawayError(f"this {loaded.family} model {task}; embed takes an encoder of sentences, such as minilm")
+    if loaded.tokenizer is None:
+        raise CutawayError("this source has no tokenizer, so there is nothing to read texts with")
     ids, padding = loaded.tokenizer.encode_batch(texts, side="right")
     with torch.no_grad():
         out = model(ids, padding)

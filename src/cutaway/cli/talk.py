@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg, create_mutex_group
 
-from cutaway.cli.output import Dtype, Json, Source, busy, emit, opened
+from cutaway.cli.output import Dtype, Json, Source, busy, emit, opened, standard_input
 from cutaway.errors import CutawayError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def generate(
     from cutaway import generation
 
     loaded = opened(source, dtype)
-    ids = _prompt_ids(loaded, _read(prompt), system, chat, raw)
+    ids = _prompt_ids(loaded, standard_input() if prompt == "-" else prompt, system, chat, raw)
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -73,11 +72,10 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "stop": stop,
         "seed": seed,
-        "tokenizer": loaded.tokenizer,
     }
-    if json or beams > 1:
+    if json or beams != 1:
         with busy("generating"):
-            result = generation.generate(loaded.model, [ids], beams=beams, **settings)
+            result = generation.generate(loaded, [ids], beams=beams, **settings)
         assert result.texts is not None
         text = result.texts[0]
         if json:
@@ -85,7 +83,7 @@ def generate(
         else:
             print(text)
         return
-    say(generation.stream(loaded.model, [ids], **settings))
+    say(generation.stream(loaded, [ids], **settings))
 
 
 def say(pieces: Stream) -> str:
@@ -143,15 +141,6 @@ def chat(
     Conversation(loaded, system, settings).run()
 
 
-def _read(prompt: str) -> str:
-    if prompt != "-":
-        return prompt
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise CutawayError(f"standard input is not UTF-8 text (byte {error.start})") from None
-
-
 def _prompt_ids(loaded: Any, prompt: str, system: str | None, chat: bool, raw: bool) -> list[int]:
     """The prompt in the form asked for; by default through the chat template where there is one."""
     _check_speaks(loaded)
@@ -167,9 +156,9 @@ def _prompt_ids(loaded: Any, prompt: str, system: str | None, chat: bool, raw: b
 
 
 def _check_speaks(loaded: Any) -> None:
-    from cutaway.parts import LanguageHead
+    from cutaway.generation.subject import writes
 
-    if not (loaded.model.causal and isinstance(loaded.model.head, LanguageHead)):
+    if not writes(loaded.model):
         raise CutawayError(f"a {loaded.family} model such as this reads and does not write; try `cutaway embed`")
     if loaded.tokenizer is None:
         raise CutawayError("this source has no tokenizer, so there is nothing to read a prompt with")

@@ -26,9 +26,9 @@ def verify(
     Example:
         cutaway verify smollm2
 
-    Needs transformers: pip install 'cutaway[verify]'. Errors are the largest difference of any number, absolute and
-    relative to the largest number. In half precision two correct programs differ: the yardstick is how far
-    transformers is from its own float32.
+    Needs transformers; in cutaway's own folder: pip install -e '.[verify]'. Errors are the largest difference of any
+    number, absolute and relative to the largest number. In half precision two correct programs differ: the yardstick
+    is how far transformers is from its own float32.
 
     With --json: {"max_abs_error", "max_rel_error", "greedy_tokens_equal"} of the output in the first dtype, and
     "dtypes" with the whole table.

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cutaway import families
 from cutaway.api import Loaded, convert, load
-from cutaway.checkpoints import PACKAGES, hub, native, sources
+from cutaway.checkpoints import PACKAGES, hub, native, open_source, sources
 from cutaway.errors import CutawayError
+from cutaway.generation.subject import writes
 from cutaway.lab.states import Row, compare, their_states
-from cutaway.parts import EncoderDecoder, LanguageHead, Model
+from cutaway.parts import EncoderDecoder, Model
 
 TEXT = (
     "A cutaway drawing shows a machine with its hood off, still running. The engine of a language model is attention."
@@ -34,6 +37,7 @@ PEERS = {
     "token": "AutoModelForTokenClassification",
     "span": "AutoModelForQuestionAnswering",
 }
+INSTALL = "type, in cutaway's own folder: pip install -e '.[verify]'"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -107,6 +111,7 @@ def verify(
     if new_tokens < 1:
         raise CutawayError(f"new_tokens is at least 1, not {new_tokens}")
     with _readable_by_both(source) as path:
+        _check_installed(("transformers",) if path.is_dir() else ("transformers", "accelerate", "gguf"))
         reports = []
         exact = None
         for dtype in dtypes:
@@ -117,13 +122,9 @@ def verify(
             theirs = _peer(path, ours.model, dtype)
             rows, peer = compare(ours.model, theirs, ids, None if dtype == "float32" else exact)
             exact = peer if dtype == "float32" else exact
-            both = continued(ours.model, theirs, ids, new_tokens) if _generates(ours.model) else (None, None)
+            both = continued(ours.model, theirs, ids, new_tokens) if writes(ours.model) else (None, None)
             reports.append(Report(dtype, rows, *both))
         return reports
-
-
-def _generates(model: Model | EncoderDecoder) -> bool:
-    return model.causal and isinstance(model.head, LanguageHead)
 
 
 def _ids(loaded: Loaded, text: str | None) -> Tensor:
@@ -140,10 +141,13 @@ def _ids(loaded: Loaded, text: str | None) -> Tensor:
 @contextmanager
 def _readable_by_both(source: str) -> Iterator[Path]:
     """Where the files are. What only cutaway reads is written in the Hugging Face layout first."""
+    family = open_source(source).family
+    if not families.get(family).MODEL_TYPES:
+        raise CutawayError(f"transformers has no {family} family, so there is nothing to compare {source} with")
     if Path(source).expanduser().exists():
         path = Path(source).expanduser()
     elif source.lower() in PACKAGES:
-        path = sources._packaged(PACKAGES[source.lower()], source)
+        path = sources.locate(source)
     else:
         path = hub.fetch(source)
     if not (path / native.CARD).is_file():
@@ -153,15 +157,17 @@ def _readable_by_both(source: str) -> Iterator[Path]:
         yield convert(source, Path(folder) / "model", layout="huggingface")
 
 
+def _check_installed(packages: Sequence[str]) -> None:
+    for name in packages:
+        if find_spec(name) is None:
+            raise CutawayError(f"verify needs {name}, which is not installed; {INSTALL}")
+
+
 def _peer(path: Path, ours: Model | EncoderDecoder, dtype: str) -> nn.Module:
     """The same model as `transformers` loads it."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # its bars would tear the shell's own
-    try:
-        import transformers
-    except ImportError:
-        raise CutawayError(
-            "verify compares with transformers, which is not installed: pip install 'cutaway[verify]'"
-        ) from None
+    import transformers
+
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     head = "seq2seq" if isinstance(ours, EncoderDecoder) else getattr(ours.sizes, "head", "none")
