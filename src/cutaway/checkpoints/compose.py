@@ -63,6 +63,8 @@ def another_head(checkpoint: Checkpoint, head: str | None, labels: int | None) -
     if unknown := set(changes) - known:
         raise ConfigError(f"the {checkpoint.family} family has no choice of {' or '.join(sorted(unknown))}")
     sizes = dataclasses.replace(checkpoint.sizes, **changes)
+    if labels is not None and sizes.head not in ("sequence", "token"):
+        raise ConfigError(f'labels={labels} goes with head="sequence" or head="token", not with head="{sizes.head}"')
     if sizes == checkpoint.sizes:
         return sizes, list(checkpoint.rules)
     rules = families.get(checkpoint.family).weights(sizes)
