@@ -6,20 +6,19 @@ from cutaway.parts.dropout import Dropout
 from cutaway.parts.embedding import Embedding, Segments
 from cutaway.parts.feedforward import ACTIVATIONS, FeedForward, Gated, activation
 from cutaway.parts.head import (
+    DetectionHead,
     EmbeddingHead,
-    First,
     LanguageHead,
-    Last,
     MaskedTransform,
-    Mean,
-    Pooler,
     SequenceHead,
     TokenHead,
     choose_head,
     decoder_head,
+    encoder_head,
 )
 from cutaway.parts.model import EncoderDecoder, Model, Stack, initialise
 from cutaway.parts.norm import LayerNorm, RMSNorm, StdNorm
+from cutaway.parts.pool import First, Last, Mean, Pooler
 from cutaway.parts.position import LearnedPositions, Positions, SinusoidalPositions
 from cutaway.parts.relative import ALiBi, T5Bias
 from cutaway.parts.residual import Block, PostNorm, PreNorm, Sandwich
@@ -34,6 +33,7 @@ __all__ = [
     "Block",
     "Cells",
     "Context",
+    "DetectionHead",
     "Dropout",
     "Embedding",
     "EmbeddingHead",
@@ -70,5 +70,6 @@ __all__ = [
     "activation",
     "choose_head",
     "decoder_head",
+    "encoder_head",
     "initialise",
 ]

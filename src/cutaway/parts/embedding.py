@@ -12,13 +12,15 @@ from cutaway.parts.context import Context
 
 
 class Embedding(nn.Module):
-    """scale · table[ids], then `steps` in order: positions, segments, a norm, dropout.
+    """scale · table[ids], then `steps` in order: positions, segments, a norm, dropout; then W x + b where `out`.
 
     Args:
         vocab, width: V and D.
         scale: multiplies the vectors (sqrt(D) in the 2017 Transformer, section 3.4).
         steps: parts `(x, ctx) -> x`.
         tokens: a table shared with another embedding (source and target of one vocabulary).
+        out: the width of the layers, where that of the tables differs: V·E + E·D parameters instead of V·D
+            (factorised embeddings, Lan et al. 2020, section 3.1).
     """
 
     def __init__(
@@ -29,11 +31,13 @@ class Embedding(nn.Module):
         scale: float = 1.0,
         steps: Sequence[nn.Module] = (),
         tokens: nn.Embedding | None = None,
+        out: int | None = None,
     ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocab, width) if tokens is None else tokens
         self.steps = nn.ModuleList(steps)
-        self.scale = scale
+        self.project = None if out is None else nn.Linear(width, out)
+        self.scale, self.width = scale, out or width
 
     def forward(self, ids: Int[Tensor, "b t"], ctx: Context) -> Float[Tensor, "b t d"]:
         x = self.tokens(ids)
@@ -41,7 +45,7 @@ class Embedding(nn.Module):
             x = x * self.scale
         for step in self.steps:
             x = step(x, ctx)
-        return x
+        return x if self.project is None else self.project(x)
 
 
 class Segments(nn.Module):

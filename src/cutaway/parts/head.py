@@ -4,8 +4,9 @@
     TokenHead       (B, T, C)   a class a token; with two classes, start and end of an answer (extractive QA)
     SequenceHead    (B, C)      a class a sequence, read off a pooled vector
     EmbeddingHead   (B, D)      the pooled vector itself, for search and similarity
+    DetectionHead   (B, T)      whether a token was replaced (ELECTRA)
 
-Pools make one vector of a sequence: `First` ([CLS]), `Last`, `Mean`, and BERT's `Pooler`.
+`decoder_head` and `encoder_head` choose among those that such models are published with.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cutaway.axes import Float, Int
+from cutaway.axes import Float
 from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
 from cutaway.parts.feedforward import activation
 from cutaway.parts.norm import LayerNorm
+from cutaway.parts.pool import First, Last, Mean
 
 
 class LanguageHead(nn.Module):
@@ -52,37 +54,67 @@ class LanguageHead(nn.Module):
 
 
 class MaskedTransform(nn.Module):
-    """norm(act(W x + b)) before the masked-language projection (Devlin et al. 2019, published code)."""
+    """norm(act(W x + b)) before the masked-language projection (Devlin et al. 2019, published code).
 
-    def __init__(self, width: int, act: str, eps: float) -> None:
+    `out` is the width of what it gives: that of the tables where they are narrower than the layers (ALBERT, ELECTRA).
+    """
+
+    def __init__(
+        self, width: int, act: str, eps: float, *, out: int | None = None, bias: bool = True, norm_bias: bool = True
+    ) -> None:
         super().__init__()
-        self.dense, self.norm, self.act = nn.Linear(width, width), LayerNorm(width, eps), activation(act)
+        self.dense = nn.Linear(width, out or width, bias=bias)
+        self.norm, self.act = LayerNorm(out or width, eps, norm_bias), activation(act)
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: object = None) -> Float[Tensor, "b t d"]:
         return self.norm(self.act(self.dense(x)))
 
 
 class TokenHead(nn.Module):
-    """W x + b for every token."""
+    """W x + b for every token; of transform(x) where there is a `transform`."""
 
-    def __init__(self, width: int, labels: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(
+        self, width: int, labels: int, *, dropout: float = 0.0, bias: bool = True, transform: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        self.transform = transform
         self.out, self.dropout = nn.Linear(width, labels, bias=bias), nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: object = None) -> Float[Tensor, "b t c"]:
-        return self.out(self.dropout(x))
+        return self.out(self.dropout(x if self.transform is None else self.transform(x)))
+
+
+class DetectionHead(nn.Module):
+    """wᵀ act(W x + b) + c for every token: the logit that it was replaced (Clark et al. 2020, section 2)."""
+
+    def __init__(self, width: int, act: str) -> None:
+        super().__init__()
+        self.dense, self.out, self.act = nn.Linear(width, width), nn.Linear(width, 1), activation(act)
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: object = None) -> Float[Tensor, "b t"]:
+        return self.out(self.act(self.dense(x))).squeeze(-1)
 
 
 class SequenceHead(nn.Module):
-    """W pool(x) + b."""
+    """W pool(x) + b; of transform(pool(x)) where there is a `transform`."""
 
-    def __init__(self, pool: nn.Module, width: int, labels: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(
+        self,
+        pool: nn.Module,
+        width: int,
+        labels: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        transform: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.pool, self.out = pool, nn.Linear(width, labels, bias=bias)
+        self.pool, self.transform, self.out = pool, transform, nn.Linear(width, labels, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b c"]:
-        return self.out(self.dropout(self.pool(x, ctx)))
+        pooled = self.pool(x, ctx)
+        return self.out(self.dropout(pooled if self.transform is None else self.transform(pooled)))
 
 
 class EmbeddingHead(nn.Module):
@@ -97,49 +129,6 @@ class EmbeddingHead(nn.Module):
         return F.normalize(pooled, dim=-1) if self.normalise else pooled
 
 
-def pick(x: Float[Tensor, "b t d"], column: Int[Tensor, "#b"]) -> Float[Tensor, "b d"]:
-    """One token a row."""
-    return x[torch.arange(x.shape[0], device=x.device), column.expand(x.shape[0])]
-
-
-def last_column(ctx: Context) -> Int[Tensor, "#b"]:
-    """The column of each row's last real token, whichever side the padding is on."""
-    return ctx.pos.argmax(1)
-
-
-class First(nn.Module):
-    """The first real token, where BERT puts [CLS]."""
-
-    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
-        return pick(x, (ctx.pos >= 0).int().argmax(1))
-
-
-class Last(nn.Module):
-    """The last real token, which in a decoder has seen all others."""
-
-    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
-        return pick(x, last_column(ctx))
-
-
-class Mean(nn.Module):
-    """The mean of the real tokens; zero where there is none."""
-
-    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
-        real = (ctx.pos >= 0)[..., None].to(x.dtype).expand(x.shape[0], -1, 1)
-        return (x * real).sum(1) / real.sum(1).clamp(min=1)
-
-
-class Pooler(nn.Module):
-    """tanh(W x + b) of the first token (Devlin et al. 2019, published code)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.dense = First(), nn.Linear(width, width)
-
-    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
-        return torch.tanh(self.dense(self.first(x, ctx)))
-
-
 def decoder_head(name: str, tokens: nn.Embedding, labels: int, *, tied: bool, dropout: float = 0.0) -> nn.Module | None:
     """The head of a decoder above the embedding `tokens`, for each task it is published with."""
     vocab, width = tokens.weight.shape
@@ -150,6 +139,41 @@ def decoder_head(name: str, tokens: nn.Embedding, labels: int, *, tied: bool, dr
         "none": lambda: None,
     }
     return choose_head(name, heads)
+
+
+def encoder_head(
+    name: str,
+    tokens: nn.Embedding,
+    width: int,
+    labels: int,
+    *,
+    tied: bool,
+    transform: Callable[[], nn.Module],
+    pool: Callable[[], nn.Module],
+    bias: bool = True,
+    dropout: float = 0.0,
+    normalise: bool = True,
+    **others: Callable[[], nn.Module | None],
+) -> nn.Module | None:
+    """The head of an encoder of this `width` above the embedding `tokens`, for each task it is published with.
+
+    Args:
+        transform: made before the masked-language projection, whose `bias` it has.
+        pool: made for classes of sequences.
+        others: further heads, or other ones, by name.
+    """
+    vocab, narrow = tokens.weight.shape
+    head = {"tied": tokens if tied else None, "bias": bias}
+    heads: dict[str, Callable[[], nn.Module | None]] = {
+        "none": lambda: None,
+        "masked-lm": lambda: LanguageHead(narrow, vocab, **head, transform=transform()),
+        "sequence": lambda: SequenceHead(pool(), width, labels, dropout=dropout),
+        "token": lambda: TokenHead(width, labels, dropout=dropout),
+        "span": lambda: TokenHead(width, 2),
+        "mean": lambda: EmbeddingHead(Mean(), normalise),
+        "cls": lambda: EmbeddingHead(First(), normalise),
+    }
+    return choose_head(name, {**heads, **others})
 
 
 def choose_head(name: str, heads: Mapping[str, Callable[[], nn.Module | None]]) -> nn.Module | None:

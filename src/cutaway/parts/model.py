@@ -11,7 +11,7 @@ from cutaway.errors import ConfigError
 from cutaway.parts.call import check, context, count, where_padding
 from cutaway.parts.context import Context
 from cutaway.parts.embedding import Embedding
-from cutaway.parts.head import last_column, pick
+from cutaway.parts.pool import last_column, pick
 from cutaway.parts.state import State
 
 
@@ -34,7 +34,7 @@ class Stack(nn.Module):
 
     @property
     def width(self) -> int:
-        return self.embedding.tokens.embedding_dim
+        return self.embedding.width
 
 
 class Model(nn.Module):

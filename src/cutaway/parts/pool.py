@@ -1,0 +1,60 @@
+"""One vector of a sequence: states (B, T, D) in, (B, D) out.
+
+First    the first real token, where BERT puts [CLS]
+Last     the last real token
+Mean     the mean of the real tokens
+Pooler   BERT's extra layer over the first token
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.axes import Float, Int
+from cutaway.parts.context import Context
+from cutaway.parts.feedforward import activation
+
+
+def pick(x: Float[Tensor, "b t d"], column: Int[Tensor, "#b"]) -> Float[Tensor, "b d"]:
+    """One token a row."""
+    return x[torch.arange(x.shape[0], device=x.device), column.expand(x.shape[0])]
+
+
+def last_column(ctx: Context) -> Int[Tensor, "#b"]:
+    """The column of each row's last real token, whichever side the padding is on."""
+    return ctx.pos.argmax(1)
+
+
+class First(nn.Module):
+    """The first real token, where BERT puts [CLS]."""
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
+        return pick(x, (ctx.pos >= 0).int().argmax(1))
+
+
+class Last(nn.Module):
+    """The last real token, which in a decoder has seen all others."""
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
+        return pick(x, last_column(ctx))
+
+
+class Mean(nn.Module):
+    """The mean of the real tokens; zero where there is none."""
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
+        real = (ctx.pos >= 0)[..., None].to(x.dtype).expand(x.shape[0], -1, 1)
+        return (x * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+class Pooler(nn.Module):
+    """act(W x + b) of the first token (Devlin et al. 2019, published code)."""
+
+    def __init__(self, width: int, act: str = "tanh", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first, self.dense, self.act = First(), nn.Linear(width, width), activation(act)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
+        return self.act(self.dense(self.dropout(self.first(x, ctx))))
