@@ -28,6 +28,9 @@ PACKAGES = {
 }  # fmt: skip
 
 
+_KINDS = "a source is a folder, a .gguf file, smollm2, minilm, or owner/name on the hub"
+
+
 def open_source(source: str | os.PathLike[str]) -> Checkpoint:
     """Opens whatever `source` names, without reading a tensor.
 
@@ -39,7 +42,9 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
         SourceError: it leads nowhere; the message says what would.
         CheckpointError, ConfigError: it leads to something that cannot be read.
     """
-    name = os.fspath(source)
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    if not isinstance(name, str):
+        raise SourceError(f"no checkpoint at {source!r}: {_KINDS}")
     path = Path(name).expanduser()
     try:
         there = path.exists()
@@ -48,7 +53,7 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
     if there:
         return _open_path(path, name)
     if name.lower() in PACKAGES:
-        return _open_path(_packaged(PACKAGES[name.lower()], name), name)
+        return _open_path(locate(name), name)
     looks_local = isinstance(source, os.PathLike) or name.startswith((".", "/", "~")) or path.suffix == ".gguf"
     if not looks_local and hub.HUB_ID.fullmatch(name):
         return _open_path(hub.fetch(name), name)
@@ -59,8 +64,11 @@ def _hint(name: str) -> str:
     if near := get_close_matches(name.lower(), PACKAGES, n=1):
         return f"did you mean {near[0]}?"
     if any(name in families.get(family).PRESETS for family in families.FAMILIES):
-        return f"that is the name of a preset; cutaway.build({name!r}) makes it, with fresh weights"
-    return "a source is a folder, a .gguf file, smollm2, minilm, or owner/name on the hub"
+        return (
+            f"that is the name of a preset, and cutaway.build({name!r}) makes it with fresh weights; published weights "
+            "are named by owner/name, as in openai-community/gpt2"
+        )
+    return _KINDS
 
 
 def _open_path(path: Path, name: str) -> Checkpoint:
@@ -72,8 +80,13 @@ def _open_path(path: Path, name: str) -> Checkpoint:
     raise SourceError(f"{path} is no .gguf file; for weights in a folder, name the folder that holds config.json")
 
 
-def _packaged(package: Package, name: str) -> Path:
-    """The weights inside an installed package, which is not imported (it may need more than its weights)."""
+def locate(name: str) -> Path:
+    """The weights inside an installed package, which is not imported (it may need more than its weights).
+
+    Raises:
+        SourceError: the package that ships them is not installed.
+    """
+    package = PACKAGES[name.lower()]
     try:
         spec = find_spec(package.module)
     except (ImportError, ValueError):
