@@ -7,6 +7,7 @@ from typing import Any, Final
 from cutaway.errors import ConfigError
 
 REQUIRED: Final = object()
+UNPUBLISHED = ("gelu_tanh",)  # activations that have another name in configs: gelu_new or gelu_pytorch_tanh
 LARGEST = 2**31 - 1  # no published size comes near; a hostile one must not overflow a shape
 
 # Keys that any published config may hold and that change no number the model computes.
@@ -90,8 +91,10 @@ class Keys:
 
     def head(self, architectures: Mapping[str, str], default: str) -> str:
         """Our name of the head that `architectures` asks for, by how the published class name ends."""
-        names = self.config.get("architectures")
-        if not isinstance(names, list) or not names or not isinstance(names[0], str):
+        names = self.take("architectures", [], list)
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"the {self.family} config has architectures: {_short(names)}; a list of names is needed")
+        if not names:
             return default
         for published, ours in architectures.items():
             if names[0].endswith(published):
@@ -103,8 +106,8 @@ class Keys:
 
     def labels(self) -> int:
         """How many classes the config names: `id2label`, or `num_labels`, or 2."""
-        names = self.config.get("id2label")
-        return len(names) if isinstance(names, Mapping) and names else self.size("num_labels", 2)
+        names = self.take("id2label", {}, dict)
+        return len(names) or self.size("num_labels", 2)
 
     def ignore(self, *names: str) -> None:
         """Keys that change no number the model computes."""
@@ -124,6 +127,30 @@ class Keys:
 def published(sizes: Any, table: Mapping[str, str | tuple[str, Any]]) -> dict[str, Any]:
     """The config keys that hold `sizes`, by the table that reads them."""
     return {entry if isinstance(entry, str) else entry[0]: getattr(sizes, ours) for ours, entry in table.items()}
+
+
+def labelled(head: str, labels: int) -> dict[str, Any]:
+    """How many classes there are, as the reference writes it: by naming each. Nothing where it is the default."""
+    if labels == 2 and head not in ("sequence", "token"):
+        return {}
+    names = [f"LABEL_{i}" for i in range(labels)]
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+
+def faithful(config: dict[str, Any], sizes: Any, back: Any) -> dict[str, Any]:
+    """`config`, written for `sizes`, where it reads `back` as the same.
+
+    Raises:
+        ConfigError: the published format cannot say some of the sizes.
+    """
+    lost = [f.name for f in fields(sizes) if getattr(sizes, f.name) != getattr(back, f.name)]
+    lost += ["act"] if getattr(sizes, "act", None) in UNPUBLISHED else []
+    if lost:
+        unsaid = ", ".join(f"{name}={getattr(sizes, name)!r}" for name in lost)
+        raise ConfigError(
+            f"a published {config['model_type']} config cannot say {unsaid} beside the rest; save with layout='cutaway'"
+        )
+    return config
 
 
 def _short(value: Any) -> str:

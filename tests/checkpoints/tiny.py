@@ -58,10 +58,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert-token": ("BertForTokenClassification", {**BERT, "num_labels": 5}),
     "bert-span": ("BertForQuestionAnswering", BERT),
     "t5": ("T5ForConditionalGeneration", T5),
+    "t5-unscaled": ("T5ForConditionalGeneration", {**T5, "scale_decoder_outputs": False}),
     "flan-t5": (
         "T5ForConditionalGeneration",
         {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 1},
     ),
+    "mt5-tied": ("MT5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu"}),
     "mt5": ("MT5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
 }
 

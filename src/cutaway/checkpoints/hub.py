@@ -11,7 +11,7 @@ DESCRIPTION = [
     "config.json", "cutaway.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model",
     "spiece.model", "sentencepiece.bpe.model", "chat_template.json", "chat_template.jinja", "modules.json",
-    "1_Pooling/config.json",
+    "sentence_bert_config.json", "1_Pooling/config.json",
 ]  # fmt: skip
 SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
 PICKLED = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]

@@ -1,6 +1,7 @@
 """The Hugging Face layout of a checkpoint: `config.json`, weights in one file or several with an index, a tokenizer."""
 
 import dataclasses
+import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,7 +11,7 @@ from cutaway.checkpoints.checkpoint import Checkpoint
 from cutaway.checkpoints.stored import Stored
 from cutaway.errors import CheckpointError, ConfigError, SourceError
 
-CONFIG = "config.json"
+CONFIG, SENTENCES = "config.json", "sentence_bert_config.json"
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 LARGEST_JSON = 64 << 20
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -32,20 +33,19 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
         raise ConfigError(f"{folder / CONFIG} names no model_type, so nobody can tell which family it is of")
     family = families.by_model_type(kind)
     module = families.get(family)
+    tensors = open_tensors(folder)
     try:
-        sizes = module.read(config)
+        sizes = module.read(config, tensors.keys())
     except ConfigError as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from error
     except (TypeError, AttributeError, IndexError, KeyError, ZeroDivisionError, OverflowError, ValueError) as error:
         raise ConfigError(f"{folder / CONFIG} holds a value of a wrong kind: {error}") from error
-    if (pooling := _pooling(folder)) and family == "bert":
-        sizes = dataclasses.replace(sizes, head=pooling)
+    if family == "bert":
+        sizes = dataclasses.replace(sizes, **_pooling(folder))
     generation = {name: config[name] for name in IDS if config.get(name) is not None}
     if (folder / "generation_config.json").is_file():
         generation |= read_json(folder / "generation_config.json")
-    return Checkpoint(
-        source, family, sizes, open_tensors(folder), module.weights(sizes), lambda: tokenizer(folder), generation
-    )
+    return Checkpoint(source, family, sizes, tensors, module.weights(sizes), lambda: tokenizer(folder), generation)
 
 
 def tokenizer(folder: Path) -> Any:
@@ -54,20 +54,31 @@ def tokenizer(folder: Path) -> Any:
         return None
     from cutaway import text
 
-    return text.from_directory(folder)
+    found = text.from_directory(folder)
+    if (folder / SENTENCES).is_file():  # where sentence-transformers cuts a text; it comes before the tokenizer's own
+        length = read_json(folder / SENTENCES).get("max_seq_length")
+        found.max_length = length if type(length) is int and length > 0 else found.max_length
+    return found
 
 
-def _pooling(folder: Path) -> str | None:
-    """A folder of sentence-transformers says in two more files how it pools: that is its head."""
+def _pooling(folder: Path) -> dict[str, Any]:
+    """A folder of sentence-transformers says in further files how it pools: those sizes."""
     if not (folder / "modules.json").is_file() or not (folder / "1_Pooling" / CONFIG).is_file():
-        return None
+        return {}
+    path = folder / "modules.json"
+    try:
+        kinds = [module["type"].rpartition(".")[2] for module in json.loads(path.read_bytes())]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no list of modules and their types; fetch it again") from error
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+        raise ConfigError(f"{path} chains {', '.join(kinds)}; only Transformer, Pooling and perhaps Normalize are read")
     pooling = read_json(folder / "1_Pooling" / CONFIG)
     on = {key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True}
     mode = pooling.get("pooling_mode") or ("mean" if on == {"pooling_mode_mean_tokens"} else None)
     mode = mode or ("cls" if on == {"pooling_mode_cls_token"} else None)
     if mode not in ("mean", "cls"):
         raise ConfigError(f"{folder / '1_Pooling' / CONFIG} pools in a way other than 'mean' or 'cls'")
-    return mode
+    return {"head": mode, "normalise": "Normalize" in kinds}
 
 
 def open_tensors(folder: Path) -> dict[str, Stored]:

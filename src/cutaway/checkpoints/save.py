@@ -39,13 +39,7 @@ def save_huggingface(
     module = families.get(family)
     parameters = dict(model.named_parameters())
     dtype = next(iter(parameters.values())).dtype
-    labels = _labels(sizes) if getattr(sizes, "head", None) in ("sequence", "token") else {}
-    config = {
-        **module.write(sizes),
-        **labels,
-        "dtype": str(dtype).removeprefix("torch."),
-        **_ids(tokenizer, generation),
-    }
+    config = {**module.write(sizes), "dtype": str(dtype).removeprefix("torch."), **_ids(tokenizer, generation)}
     parts = [_part(entry, parameters) for entry in expand(module.weights(sizes), parameters)]
     with whole_folder(folder, overwrite) as made:
         _write_json(made / "config.json", config)
@@ -53,7 +47,8 @@ def save_huggingface(
         if model_generates(model):
             _write_json(made / "generation_config.json", {**_ids(tokenizer, generation), **(generation or {})})
         if getattr(sizes, "head", None) in ("mean", "cls"):
-            _write_pooling(made, sizes)
+            length = getattr(tokenizer, "max_length", None) or sizes.context
+            _write_pooling(made, sizes, min(length, sizes.context))
         if tokenizer is not None:
             tokenizer.save(made)
     return Path(folder)
@@ -93,12 +88,6 @@ def _write_weights(folder: Path, parts: Sequence[Part], shard: int) -> None:
     _write_json(folder / "model.safetensors.index.json", index)
 
 
-def _labels(sizes: Any) -> dict[str, Any]:
-    """How many classes there are, as the reference writes it: by naming each."""
-    names = [f"LABEL_{i}" for i in range(sizes.labels)]
-    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-
-
 def _ids(tokenizer: Any, generation: dict[str, Any] | None) -> dict[str, Any]:
     """Beginning, end and padding ids: as published beside the weights, else the tokenizer's."""
     found = {k: v for k, v in (generation or {}).items() if k in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -110,16 +99,15 @@ def _ids(tokenizer: Any, generation: dict[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _write_pooling(folder: Path, sizes: Any) -> None:
-    """What sentence-transformers needs to know: encoder, pooling, length 1."""
-    kinds = ["Transformer", "Pooling", "Normalize"]
-    paths = ["", "1_Pooling", "2_Normalize"]
+def _write_pooling(folder: Path, sizes: Any, length: int) -> None:
+    """What sentence-transformers needs to know: where to cut a text, how to pool, whether vectors have length 1."""
+    chain = {"Transformer": "", "Pooling": "1_Pooling"} | ({"Normalize": "2_Normalize"} if sizes.normalise else {})
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (kind, path) in enumerate(zip(kinds, paths, strict=True))
+        for i, (kind, path) in enumerate(chain.items())
     ]
-    (folder / "1_Pooling").mkdir()
-    (folder / "2_Normalize").mkdir()
+    for path in chain.values():
+        (folder / path).mkdir(exist_ok=True)
     pooling = {
         "word_embedding_dimension": sizes.width,
         "pooling_mode_cls_token": sizes.head == "cls",
@@ -127,7 +115,7 @@ def _write_pooling(folder: Path, sizes: Any) -> None:
     }
     (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
     _write_json(folder / "1_Pooling" / "config.json", pooling)
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": sizes.context, "do_lower_case": False})
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

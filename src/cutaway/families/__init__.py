@@ -1,7 +1,8 @@
 """The architectures, one file each. A file says what its family *is*: sizes, composition, published names.
 
 Each module holds `Sizes`, `PRESETS`, `PARAMETERS` (published counts), `MODEL_TYPES`, `compose(sizes, **parts)`,
-`read(config)`, `write(sizes)` and `weights(sizes)`. `FAMILIES` is the only registry.
+`read(config, names)`, `write(sizes)` and `weights(sizes)`. `names` are those of the checkpoint's tensors, where they are
+known: they tell what a config leaves open. `FAMILIES` is the only registry.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from types import ModuleType
 
 from cutaway.errors import ConfigError, SourceError
 
-FAMILIES = ("transformer", "gpt2", "llama", "bert", "t5")
+FAMILIES = ("transformer", "gpt2", "llama", "bert", "t5", "roberta")
 
 
 def get(name: str) -> ModuleType:
@@ -36,7 +37,15 @@ def by_model_type(model_type: str) -> str:
 
 
 def by_preset(preset: str) -> str:
-    """The family that has this preset."""
+    """The family that has this preset.
+
+    Raises:
+        SourceError: none has; the message names the nearest.
+    """
+    if not isinstance(preset, str):
+        raise SourceError(f"no preset {preset!r}; a preset is named by a text, such as 'gpt2'")
+    if "/" in preset:
+        raise SourceError(f"no preset {preset!r}; a folder or a hub id is read by cutaway.load")
     for name in FAMILIES:
         if preset in get(name).PRESETS:
             return name

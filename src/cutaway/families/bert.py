@@ -5,13 +5,14 @@ Devlin et al. 2019 (arXiv:1810.04805); sentence embeddings as Reimers and Gurevy
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from cutaway.keys import Keys, published
+from cutaway.families.sizes import Checked
+from cutaway.keys import Keys, faithful, labelled, published
 from cutaway.layout import Rule, ignore, tied
 from cutaway.parts import (
     Attention,
@@ -44,7 +45,7 @@ from cutaway.parts import (
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(Checked):
     vocab: int = 30522
     width: int = 768
     layers: int = 12
@@ -59,6 +60,7 @@ class Sizes:
     tied: bool = True
     head: str = "none"
     labels: int = 2
+    normalise: bool = True  # embeddings ("mean", "cls") have length 1
 
 
 PRESETS = {
@@ -121,8 +123,8 @@ def compose(
         "sequence": lambda: SequenceHead(Pooler(s.width), s.width, s.labels, dropout=s.dropout),
         "token": lambda: TokenHead(s.width, s.labels, dropout=s.dropout),
         "span": lambda: TokenHead(s.width, 2),
-        "mean": lambda: EmbeddingHead(Mean()),
-        "cls": lambda: EmbeddingHead(First()),
+        "mean": lambda: EmbeddingHead(Mean(), s.normalise),
+        "cls": lambda: EmbeddingHead(First(), s.normalise),
     }
     pooler = Pooler(s.width) if s.pooler and s.head == "none" else None
     model = Model(stack, choose_head(s.head, heads), causal=False, pooler=pooler, max_positions=place.limit)
@@ -148,24 +150,34 @@ CONFIG = {
 }  # fmt: skip
 
 
-def read(config: Mapping[str, Any]) -> Sizes:
+def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
     keys = Keys(config, "bert")
     given = keys.sizes(CONFIG, Sizes)
     keys.expect("position_embedding_type", "absolute")
     keys.ignore("initializer_range", "classifier_dropout", "attention_probs_dropout_prob", "directionality")
     keys.ignore(*(name for name in config if name.startswith("pooler_")))  # written by a converter, read by nobody
-    sizes = Sizes(**given, head=keys.head(ARCHITECTURES, "none"), labels=keys.labels())
+    sizes = Sizes(
+        **given,
+        # no key tells a body with a pooler from one without
+        pooler=names is None or any(name.endswith("pooler.dense.weight") for name in names),
+        head=keys.head(ARCHITECTURES, "none"),
+        labels=keys.labels(),
+    )
     keys.finish()
     return sizes
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    return {
+    config = {
         "model_type": "bert",
         "architectures": [{v: k for k, v in reversed(ARCHITECTURES.items())}.get(s.head, "BertModel")],
         **published(s, CONFIG),
         "attention_probs_dropout_prob": s.dropout,
+        **labelled(s.head, s.labels),
     }
+    # the names of the tensors tell of a pooler, and files beside the config how sentences are pooled
+    body = replace(s, pooler=True, **({"head": "none", "normalise": True} if s.head in ("mean", "cls") else {}))
+    return faithful(config, body, read(config))
 
 
 def weights(s: Sizes) -> list[Rule]:

@@ -6,15 +6,15 @@ alternates dense and locally banded layers (section 2.1); its presets here are d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from cutaway.attention import Causal
-from cutaway.errors import ConfigError
-from cutaway.keys import Keys, published
+from cutaway.families.sizes import Checked, divided
+from cutaway.keys import Keys, faithful, labelled, published
 from cutaway.layout import Rule, ignore, split_transposed, tied, transpose
 from cutaway.parts import (
     Attention,
@@ -38,7 +38,7 @@ from cutaway.parts import (
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(Checked):
     vocab: int = 50257
     width: int = 768
     layers: int = 12
@@ -131,7 +131,7 @@ CONFIG = {
 }  # fmt: skip
 
 
-def read(config: Mapping[str, Any]) -> Sizes:
+def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
     keys = Keys(config, "gpt2")
     given = keys.sizes(CONFIG, Sizes)
     # how the reference computes, and its other heads' settings: none changes what is computed here
@@ -140,7 +140,7 @@ def read(config: Mapping[str, Any]) -> Sizes:
     keys.ignore("embd_pdrop", "attn_pdrop", "hidden_dropout")
     sizes = Sizes(
         **given,
-        head_width=given["width"] // given["heads"],
+        head_width=divided(given["width"], given["heads"]),
         hidden=keys.size("n_inner", None) or 4 * given["width"],
         head=keys.head(ARCHITECTURES, "lm"),
         labels=keys.labels(),
@@ -150,16 +150,16 @@ def read(config: Mapping[str, Any]) -> Sizes:
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    if s.head_width * s.heads != s.width:
-        raise ConfigError(f"a published GPT-2 has {s.heads} heads of {s.width // s.heads}, not of {s.head_width}")
-    return {
+    config = {
         "model_type": "gpt2",
         "architectures": [{v: k for k, v in ARCHITECTURES.items()}[s.head]],
         **published(s, CONFIG),
         "n_inner": s.hidden,
         "embd_pdrop": s.dropout,
         "attn_pdrop": s.dropout,
+        **labelled(s.head, s.labels),
     }
+    return faithful(config, s, read(config))
 
 
 def weights(s: Sizes) -> list[Rule]:

@@ -6,7 +6,7 @@ al. 2023 (Mistral: the same with a sliding window), Allal et al. 2025 (SmolLM2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import nn
 
 from cutaway.attention import Causal, Full, Window
 from cutaway.errors import ConfigError
-from cutaway.keys import Keys, published
+from cutaway.families.sizes import Checked, divided
+from cutaway.keys import Keys, faithful, labelled, published
 from cutaway.layout import Rule, ignore, tied
 from cutaway.parts import (
     Attention,
@@ -37,7 +38,7 @@ from cutaway.parts import (
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(Checked):
     vocab: int
     width: int
     layers: int
@@ -57,6 +58,12 @@ class Sizes:
     dropout: float = 0.0
     head: str = "lm"
     labels: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scaling = {key: value for key, value in (self.rotary_scaling or {}).items() if value is not None}
+        kind = {"rope_type": scaling.pop("type", "default"), **scaling}  # equal models have equal sizes
+        object.__setattr__(self, "rotary_scaling", None if kind["rope_type"] == "default" else kind)
 
 
 LLAMA3 = {
@@ -136,7 +143,7 @@ CONFIG = {
 }  # fmt: skip
 
 
-def read(config: Mapping[str, Any]) -> Sizes:
+def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
     keys = Keys(config, "llama")
     given = keys.sizes(CONFIG, Sizes)
     base, scaling = read_rotary(keys, given["context"])
@@ -146,7 +153,7 @@ def read(config: Mapping[str, Any]) -> Sizes:
     sizes = Sizes(
         **given,
         kv_heads=keys.size("num_key_value_heads", given["heads"]),
-        head_width=keys.size("head_dim", None) or given["width"] // given["heads"],
+        head_width=keys.size("head_dim", None) or divided(given["width"], given["heads"]),
         rotary_base=base,
         rotary_scaling=scaling,
         window=keys.size("sliding_window", None) if config.get("model_type") == "mistral" else None,
@@ -174,10 +181,10 @@ def write(s: Sizes) -> dict[str, Any]:
     kind = "llama" if s.window is None else "mistral"
     rope = {"rope_theta": s.rotary_base, **(s.rotary_scaling or {"rope_type": "default"})}
     if rope["rope_type"] == "factors":
-        raise ConfigError("rotary factors given one by one have no published form; save in the layout of cutaway")
+        raise ConfigError("rotary factors given one by one have no published form; save with layout='cutaway'")
     if rope["rope_type"] == "dynamic":
         del rope["original_max_position_embeddings"]
-    return {
+    config = {
         "model_type": kind,
         "architectures": [kind.capitalize() + {v: k for k, v in ARCHITECTURES.items()}.get(s.head, "Model")],
         **{key: value for key, value in published(s, CONFIG).items() if kind == "llama" or not key.endswith("_bias")},
@@ -185,7 +192,9 @@ def write(s: Sizes) -> dict[str, Any]:
         "head_dim": s.head_width,
         "rope_parameters": rope,
         **({"sliding_window": s.window} if kind == "mistral" else {}),
+        **labelled(s.head, s.labels),
     }
+    return faithful(config, s, read(config))
 
 
 def weights(s: Sizes) -> list[Rule]:

@@ -7,15 +7,16 @@ checkpoints overflow float16 in the feed-forward, as they do elsewhere: load the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from cutaway.attention import Causal, Full, Mask
 from cutaway.errors import ConfigError
-from cutaway.keys import Keys, published
+from cutaway.families.sizes import Checked
+from cutaway.keys import Keys, faithful, published
 from cutaway.layout import Rule, ignore, tied
 from cutaway.parts import (
     Attention,
@@ -40,7 +41,7 @@ from cutaway.parts import (
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(Checked):
     vocab: int
     width: int
     layers: int
@@ -50,13 +51,20 @@ class Sizes:
     decoder_layers: int | None = None  # None: as many as the encoder
     act: str = "relu"
     gated: bool = False
-    tied: bool = True  # one table for embedding and head; then the states are divided by sqrt(D) before the head
+    tied: bool = True  # one table for embedding and head
+    scaled: bool | None = None  # states divided by sqrt(D) before the head; None: where tied
     buckets: int = 32
     max_distance: int = 128
     eps: float = 1e-6
     dropout: float = 0.1
     start: int = 0
-    published: str = "t5"  # "mt5": the same architecture under another model type
+    model_type: Literal["t5", "mt5"] = "t5"  # the same architecture, published under two names
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, same in (("decoder_layers", self.layers), ("scaled", self.tied)):
+            if getattr(self, name) == same:  # equal models have equal sizes
+                object.__setattr__(self, name, None)
 
 
 _ORIGINAL = {
@@ -77,7 +85,7 @@ PRESETS = {
     **{f"t5-{name}": sizes for name, sizes in _ORIGINAL.items()},
     **{f"t5-v1.1-{name}": sizes for name, sizes in _GATED.items()},
     **{f"flan-t5-{name}": sizes for name, sizes in _GATED.items()},
-    **{f"mt5-{name}": replace(sizes, vocab=250112, published="mt5") for name, sizes in _GATED.items()},
+    **{f"mt5-{name}": replace(sizes, vocab=250112, model_type="mt5") for name, sizes in _GATED.items()},
 }
 # elements of the published weights, tied tables counted once: each model's checkpoint
 _GATED_COUNTS = {
@@ -130,7 +138,8 @@ def compose(
         )
         for _ in range(s.decoder_layers or s.layers)
     ]
-    head = LanguageHead(s.width, s.vocab, tied=tokens if s.tied else None, scale=s.width**-0.5 if s.tied else 1.0)
+    scaled = s.tied if s.scaled is None else s.scaled
+    head = LanguageHead(s.width, s.vocab, tied=tokens if s.tied else None, scale=s.width**-0.5 if scaled else 1.0)
     stacks = Stack(table(source), encoder, norm()), Stack(table(target), decoder, norm())
     model = EncoderDecoder(*stacks, head, start=s.start, max_positions=target.limit)
     initialise(model)
@@ -147,12 +156,15 @@ CONFIG = {
 }  # fmt: skip
 
 
-def read(config: Mapping[str, Any]) -> Sizes:
+def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
     keys = Keys(config, "t5")
     given = keys.sizes(CONFIG, Sizes)
     published_as = keys.expect("model_type", *MODEL_TYPES)
-    # mT5 never ties; newer configurations of T5 say `scale_decoder_outputs` where older ones said `tie_word_embeddings`
-    ties = [keys.take("tie_word_embeddings", True), keys.take("scale_decoder_outputs", True)]
+    # Older configurations untie the head by `tie_word_embeddings`, and T5 scales where it ties. Newer ones say so by
+    # `scale_decoder_outputs`, and call every model tied, even with a `lm_head` of its own. mT5 never scales.
+    tied, scaled = keys.take("tie_word_embeddings", True), keys.take("scale_decoder_outputs", True)
+    scaled = published_as == "t5" and tied and scaled
+    alone = names is not None and "lm_head.weight" not in names
     kind = keys.take("feed_forward_proj", "relu" if published_as == "t5" else "gated-gelu")
     gate, _, act = kind.rpartition("-")
     if gate not in ("", "gated"):
@@ -167,9 +179,10 @@ def read(config: Mapping[str, Any]) -> Sizes:
         decoder_layers=None if decoder_layers == given["layers"] else decoder_layers,
         act="gelu_new" if kind == "gated-gelu" else act,
         gated=gate == "gated",
-        tied=published_as == "t5" and all(ties),
-        start=keys.take("decoder_start_token_id", None, int) or keys.take("pad_token_id", 0),
-        published=published_as,
+        tied=scaled or (tied and alone),
+        scaled=scaled,
+        start=keys.take("decoder_start_token_id", keys.take("pad_token_id", 0)),
+        model_type=published_as,
     )
     keys.finish()
     return sizes
@@ -177,17 +190,19 @@ def read(config: Mapping[str, Any]) -> Sizes:
 
 def write(s: Sizes) -> dict[str, Any]:
     act = "gelu" if s.gated and s.act == "gelu_new" else s.act
-    return {
-        "model_type": s.published,
-        "architectures": [f"{s.published.replace('t5', 'T5').replace('m', 'M')}ForConditionalGeneration"],
+    config = {
+        "model_type": s.model_type,
+        "architectures": [f"{s.model_type.replace('t5', 'T5').replace('m', 'M')}ForConditionalGeneration"],
         "is_encoder_decoder": True,
         **published(s, CONFIG),
         "num_decoder_layers": s.decoder_layers or s.layers,
         "feed_forward_proj": f"gated-{act}" if s.gated else act,
         "tie_word_embeddings": s.tied,
+        **({} if s.scaled is None else {"scale_decoder_outputs": s.scaled}),
         "decoder_start_token_id": s.start,
         "pad_token_id": 0,
     }
+    return faithful(config, s, read(config, () if s.tied else ("lm_head.weight",)))
 
 
 def weights(s: Sizes) -> list[Rule]:

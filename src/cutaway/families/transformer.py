@@ -8,7 +8,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from cutaway.attention import Causal, Full
 from cutaway.errors import ConfigError
+from cutaway.families.sizes import Checked
 from cutaway.layout import Rule
 from cutaway.parts import (
     Attention,
@@ -42,7 +43,7 @@ from cutaway.parts import (
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Sizes(Checked):
     vocab: int = 37000  # shared by source and target
     width: int = 512
     layers: int = 6
@@ -116,7 +117,7 @@ def compose(
 MODEL_TYPES = ()  # no published format: saved and loaded as cutaway's own
 
 
-def read(config: Mapping[str, Any]) -> Sizes:
+def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
     raise ConfigError("the 2017 Transformer has no published configuration format; `cutaway.build` makes one")
 
 
