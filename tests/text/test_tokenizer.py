@@ -109,6 +109,23 @@ def test_batches(tokenizer, side):
         tokenizer.encode_batch(["the"], "middle")
 
 
+def test_batches_are_cut(tokenizer):
+    """At the end of the text, before the control tokens that come after it."""
+    whole, inner = (tokenizer.encode("the quick brown fox", special) for special in (True, False))
+    room = len(whole) - len(inner)
+    start = next(i for i in range(room + 1) if whole[i : i + len(inner)] == inner)
+    for length in range(room, len(whole) + 2):
+        ids, padding = tokenizer.encode_batch(["the quick brown fox", ""], max_length=length)
+        expected = whole[:start] + inner[: length - room] + whole[start + len(inner) :]
+        assert ids[0][padding[0]].tolist() == expected
+        assert ids.shape[1] == min(length, len(whole))
+        bare, _ = tokenizer.encode_batch(["the quick brown fox"], special=False, max_length=length)
+        assert bare[0].tolist() == inner[:length]
+    if room:
+        with pytest.raises(TokenizerError, match="no room for the control tokens"):
+            tokenizer.encode_batch(["the"], max_length=room - 1)
+
+
 def streamed(tokenizer, ids, skip=True):
     stream = tokenizer.stream(skip)
     pieces = [stream.push(index) for index in ids]

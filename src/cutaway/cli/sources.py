@@ -28,7 +28,9 @@ def embed(
     dtype: Dtype = None,
     json: Json = False,
 ) -> None:
-    """Turn sentences into vectors of length 1, and show how similar they are (the cosine: 1 is the same meaning).
+    """Turn sentences into vectors, and show how similar they are (the cosine: 1 is the same meaning).
+
+    A text longer than the model takes is cut there. Vectors have length 1, except where the model says otherwise.
 
     Example:
         cutaway embed minilm "A cat sits." "A kitten is sitting." "Stocks fell."
@@ -40,21 +42,32 @@ def embed(
         raise CutawayError("embed needs at least one text")
     vectors = vectors_of(opened(source, dtype), read)
     if json:
-        emit({"embeddings": vectors.tolist(), "similarities": (vectors @ vectors.T).tolist(), "texts": read})
+        emit({"embeddings": vectors.tolist(), "similarities": cosines(vectors).tolist(), "texts": read})
     else:
         show_similarities(vectors, read)
 
 
 def show_similarities(vectors: Tensor, texts: Sequence[str]) -> None:
     """The cosine of each pair, as a table."""
-    similar = enumerate(zip((vectors @ vectors.T).tolist(), texts, strict=True), start=1)
+    similar = enumerate(zip(cosines(vectors).tolist(), texts, strict=True), start=1)
     rows = [(i, *(f"{x:.3f}" for x in row), text) for i, (row, text) in similar]
     table("", *(f"{i + 1}>" for i in range(len(texts))), "text", rows=rows)
     console().print(f"\n{len(texts)} vectors of width {vectors.shape[1]}; the cosine of each pair")
 
 
+def cosines(vectors: Tensor) -> Tensor:
+    """(B, B): of each pair of (B, D)."""
+    from torch.nn.functional import normalize
+
+    unit = normalize(vectors, dim=-1)
+    return unit @ unit.T
+
+
 def vectors_of(loaded: Any, texts: list[str]) -> Tensor:
-    """(B, D) float32, each of length 1. A bare encoder's states are averaged, as sentence encoders do."""
+    """(B, D) float32, as the model pools. A bare encoder's states are averaged and made of length 1.
+
+    Texts are cut where the model's publisher cuts them, or at its last position.
+    """
     import torch
 
     from cutaway.generation.subject import writes
@@ -67,12 +80,13 @@ def vectors_of(loaded: Any, texts: list[str]) -> Tensor:
         raise CutawayError(f"this {loaded.family} model {task}; embed takes an encoder of sentences, such as minilm")
     if loaded.tokenizer is None:
         raise CutawayError("this source has no tokenizer, so there is nothing to read texts with")
-    ids, padding = loaded.tokenizer.encode_batch(texts, side="right")
+    longest = [n for n in (loaded.tokenizer.max_length, model.max_positions) if n is not None]
+    ids, padding = loaded.tokenizer.encode_batch(texts, max_length=min(longest, default=None))
     with torch.no_grad():
         out = model(ids, padding)
         if model.head is None:
             out = EmbeddingHead(Mean())(out, context(model.vocab, ids, padding, None, None, None))
-    return torch.nn.functional.normalize(out.float(), dim=-1)
+    return out.float()
 
 
 def inspect(
@@ -131,10 +145,12 @@ def convert(
     With --json: {"folder", "family", "parameters", "files"}.
 
     Args:
-        overwrite: Replace a folder that is there already.
+        overwrite: Replace a checkpoint that is there already. A folder that holds anything else is never touched.
     """
     from cutaway import api
+    from cutaway.checkpoints.folder import check_target
 
+    check_target(folder, overwrite)  # before the work of loading
     loaded = opened(source, dtype)
     api.save(loaded, folder, overwrite=overwrite)
     files = sorted(p.name for p in folder.iterdir())

@@ -54,16 +54,26 @@ class Tokenizer:
         return [*prefix, *ids, *self._roles.suffix]
 
     def encode_batch(
-        self, texts: Sequence[str | bytes], side: str = "right", special: bool = True
+        self, texts: Sequence[str | bytes], side: str = "right", special: bool = True, max_length: int | None = None
     ) -> "tuple[Tensor, Tensor]":
-        """Ids (B, T) int64 and padding (B, T) bool, True on real tokens, with the padding on `side`."""
+        """Ids (B, T) int64 and padding (B, T) bool, True on real tokens, with the padding on `side`.
+
+        `max_length`: longer texts lose their end, but not the control tokens after it, so that T is at most this.
+        """
         import torch
 
         if side not in ("left", "right"):
             raise TokenizerError(f"side is {side!r}; say 'left' or 'right'.")
         if isinstance(texts, (str, bytes)):
             raise TokenizerError("encode_batch takes a list of texts; wrap the one text in [ ].")
+        suffix = self._roles.suffix if special else []
+        if max_length is not None and max_length < len(suffix) + (len(self._roles.prefix) if special else 0):
+            raise TokenizerError(f"max_length is {max_length}, which has no room for the control tokens of a text.")
         rows = [self.encode(text, special) for text in texts]
+        rows = [
+            row if max_length is None or len(row) <= max_length else row[: max_length - len(suffix)] + suffix
+            for row in rows
+        ]
         length = max(map(len, rows), default=0)
         ids = torch.full((len(rows), length), self.pad_id or 0)  # (B, T)
         padding = torch.zeros(len(rows), length, dtype=torch.bool)  # (B, T)
