@@ -14,9 +14,11 @@ from cutaway import families
 from cutaway.checkpoints import main_dtype, materialise, open_source
 from cutaway.checkpoints import native as native_folder
 from cutaway.checkpoints.compose import another_head, compose, compose_meta
+from cutaway.checkpoints.folder import check_target
 from cutaway.checkpoints.save import save_huggingface
 from cutaway.checkpoints.target import check_device, check_dtype
 from cutaway.errors import CheckpointError, ConfigError
+from cutaway.families.sizes import derived
 
 if TYPE_CHECKING:
     from cutaway.text import Tokenizer
@@ -98,7 +100,9 @@ def build(
         device: "cpu" by default; "meta" gives shapes without memory.
         dtype: float32 by default.
         seed: makes the weights repeatable; the global random state is left alone.
-        sizes: sizes that differ from the preset's.
+        sizes: sizes that differ from the preset's. What follows from them and is not given follows: with another
+            width or number of heads `head_width` is width / heads; `hidden` stays in proportion to width, and
+            `kv_heads` to heads.
 
     Raises:
         SourceError: no such preset; the message names the nearest.
@@ -106,12 +110,17 @@ def build(
     """
     where = torch.device("meta") if str(device) == "meta" else check_device(device)
     kind = torch.float32 if dtype is None else check_dtype(dtype)
+    if seed is not None and not (type(seed) is int and 0 <= seed < 2**63):
+        raise ConfigError(f"seed cannot be {seed!r}; a whole number from 0 is needed")
     if preset in families.FAMILIES:
-        family, known = preset, {}
+        family = preset
+        kind_of_sizes = families.get(family).Sizes
+        known = {f.name: f.default for f in dataclasses.fields(kind_of_sizes) if f.default is not dataclasses.MISSING}
     else:
         family = families.by_preset(preset)
+        kind_of_sizes = families.get(family).Sizes
         known = _values(families.get(family).PRESETS[preset])
-    chosen = native_folder.read_sizes(families.get(family).Sizes, {**known, **_named(family, sizes)}, preset)
+    chosen = native_folder.read_sizes(kind_of_sizes, derived(kind_of_sizes, known, _named(family, sizes)), preset)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else [], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -132,9 +141,9 @@ def save(
     Args:
         model: what `load` returned, or a model made by `load` or `build`.
         layout: "huggingface", which `transformers` reads too, is the default where the family is published in it;
-            "cutaway" keeps every family.
+            "cutaway" keeps every family and all its sizes.
         tokenizer: saved beside it; that of `load` by default.
-        overwrite: replace what the folder holds.
+        overwrite: replace a checkpoint that is there. A folder that holds anything else is never touched.
 
     Raises:
         ConfigError: the family, or a size of it, cannot be said in the Hugging Face layout.
@@ -164,6 +173,7 @@ def convert(
     overwrite: bool = False,
 ) -> Path:
     """`load` and `save` in one: any source to a folder that `transformers` loads. Raises what they raise."""
+    check_target(folder, overwrite)  # before the work of loading
     return save(load(source, dtype), folder, layout=layout, overwrite=overwrite)
 
 

@@ -73,6 +73,12 @@ def test_sizes_differ_from_the_presets() -> None:
         ("gpt2", {"head": "tail"}, "tail"),
         ("gpt2", {"act": "sine"}, "sine"),
         ("llama", {}, "lacks vocab"),
+        (None, {}, r"no preset None; a preset is named by a text"),
+        ("openai-community/gpt2", {}, r"read by cutaway\.load"),
+        ("gpt2", {"seed": "a"}, "seed cannot be 'a'"),
+        ("gpt2", {"seed": -1}, "seed cannot be -1"),
+        ("gpt2", {"labels": 0}, "gpt2: labels cannot be 0"),
+        ("gpt2", {"width": 100}, "width 100 does not divide into 12 heads"),
     ],
 )
 def test_build_says_what_is_wrong(preset: str, sizes: dict, message: str) -> None:
@@ -135,8 +141,13 @@ def test_sources_that_lead_nowhere(name: str, tmp_path: Path, monkeypatch: pytes
 def test_near_misses(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="did you mean smollm2"):
         cutaway.load("smolm2")
-    with pytest.raises(SourceError, match="build"):
-        cutaway.load("gpt2-xl")
+    for preset in ("gpt2", "t5-small"):
+        message = rf"cutaway\.build\('{preset}'\).*fresh weights.*as in openai-community/gpt2"
+        with pytest.raises(SourceError, match=message):
+            cutaway.load(preset)
+    for nothing in (None, 7, b"smollm2"):
+        with pytest.raises(SourceError, match="a source is a folder"):
+            cutaway.load(nothing)  # type: ignore[arg-type]
     (tmp_path / "weights.bin").write_bytes(b"x")
     with pytest.raises(SourceError, match="name the folder"):
         cutaway.load(tmp_path / "weights.bin")

@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 import transformers as hf
-from tests.checkpoints.tiny import MODELS, answer, our_answer, relative_error, saved
+from tests.checkpoints.tiny import BERT, MODELS, answer, our_answer, relative_error, saved
 
 import cutaway
 from cutaway.errors import CheckpointError, ConfigError, SourceError
@@ -126,6 +127,24 @@ def test_another_head_starts_afresh(tmp_path: Path) -> None:
         loaded = cutaway.load(tmp_path, head="sequence", labels=4)
     assert our_answer(loaded).shape == (2, 4)
     assert our_answer(cutaway.load(tmp_path, dtype="f32", head="mean")).shape == (2, 32)
+    with pytest.raises(ConfigError, match='labels=7 goes with head="sequence" or head="token"'):
+        cutaway.load(tmp_path, labels=7)
+
+
+def test_a_body_without_a_pooler(tmp_path: Path) -> None:
+    """No key of the config tells of it: the names of the tensors do, theirs or ours."""
+    theirs = hf.BertModel(hf.BertConfig(**BERT), add_pooling_layer=False).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        loaded = cutaway.load(tmp_path / "theirs")
+        assert loaded.sizes.pooler is False
+        assert relative_error(our_answer(loaded), answer(theirs)) < 1e-5
+        built = cutaway.build("bert", pooler=False, vocab=96, width=32, layers=1, heads=4)
+        for model, folder in ((loaded, "a"), (built, "b")):
+            cutaway.save(model, tmp_path / folder)
+            again = cutaway.load(tmp_path / folder)
+            assert again.sizes == model.sizes
+            assert not any("pooler" in name for name in [*weights(tmp_path / folder), *again.model.state_dict()])
 
 
 # ---- broken folders: one error, naming the culprit ----
@@ -186,6 +205,16 @@ def test_finite_numbers_whose_sum_overflows(tmp_path: Path) -> None:
         ({"rope_parameters": {"rope_type": "magic"}}, "magic"),
         ({"rope_parameters": [1]}, "rope_parameters"),
         ({"architectures": ["LlamaForDreams"]}, "LlamaForDreams"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures: 'LlamaForCausalLM'; a value of type list"),
+        ({"architectures": [1]}, r"architectures: \[1\]; a list of names"),
+        ({"id2label": ["a", "b"]}, "id2label: .*; a value of type dict"),
+        ({"attention_dropout": 1.5}, r"config\.json: dropout cannot be 1\.5"),
+        ({"rms_norm_eps": -1.0}, r"config\.json: eps cannot be -1"),
+        ({"rope_theta": -1.0, "rope_parameters": None}, "rotary_base cannot be -1"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 0.0}}, r"rotary_scaling\['factor'\] cannot be 0"),
+        ({"vocab_size": 0}, "vocab_size"),
+        ({"num_labels": 0}, "num_labels"),
+        ({"hidden_size": 33, "head_dim": None}, "width 33 does not divide into 4 heads"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"hidden_act": "sine"}, "sine"),
         ({"num_hidden_layers": 10**8}, "layers is described as"),
@@ -268,14 +297,16 @@ def test_no_weights_no_config(tmp_path: Path) -> None:
         cutaway.load(tmp_path)
 
 
+THEIRS = ["config.json", "generation_config.json", "model.safetensors"]
+
+
 def test_saving_refuses_a_folder_in_use(tmp_path: Path) -> None:
     saved("llama", tmp_path / "theirs")
     loaded = cutaway.load(tmp_path / "theirs")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "diary.txt").write_text("dear diary")
-    with pytest.raises(CheckpointError, match="exists already"):
-        cutaway.save(loaded, tmp_path / "used")
-    assert (tmp_path / "used" / "diary.txt").read_text() == "dear diary"
-    cutaway.save(loaded, tmp_path / "used", overwrite=True)
-    assert not (tmp_path / "used" / "diary.txt").exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["theirs", "used"]
+    for overwrite, message in [(False, r"exists already.*overwrite=True \(--overwrite\)"), (True, r"holds diary\.txt")]:
+        with pytest.raises(CheckpointError, match=message):
+            cutaway.save(loaded, tmp_path / "used", overwrite=overwrite)
+        assert (tmp_path / "used" / "diary.txt").read_text() == "dear diary"
+        assert sorted(p.name for p in tmp_path.rglob("*")) == sorted([*THEIRS, "theirs", "used", "diary.txt"])

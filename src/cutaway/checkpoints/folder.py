@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear whole or not at all, and that take nobody's files with them."""
 
 import errno
 import os
@@ -6,9 +6,47 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from cutaway.checkpoints import hub
 from cutaway.errors import CheckpointError
+
+# what a folder may hold that is replaced; anything else in it is somebody's
+REPLACEABLE = [
+    *hub.DESCRIPTION, *hub.SAFETENSORS, *hub.PICKLED, "README.md", ".gitattributes",
+    "config_sentence_transformers.json", "2_Normalize/config.json",
+]  # fmt: skip
+SUBFOLDERS = {name.rpartition("/")[0] for name in REPLACEABLE}
+
+
+def check_target(target: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """The absolute path of a folder that may be written: new, empty, or a checkpoint and `overwrite`.
+
+    Raises:
+        CheckpointError: it is none of these, or somebody stands in it.
+    """
+    target = Path(target).expanduser().absolute()
+    if not os.path.lexists(target):
+        return target
+    if not target.is_dir():
+        raise CheckpointError(f"{target} exists already and is no folder; choose another name")
+    if any(target.iterdir()) and not overwrite:
+        raise CheckpointError(
+            f"{target} exists already; choose another folder, or replace it with overwrite=True (--overwrite)"
+        )
+    for lived_in in (Path.cwd(), Path("~").expanduser()):
+        if lived_in.resolve().is_relative_to(target.resolve()):
+            raise CheckpointError(f"{target} is or holds {lived_in}, so it is not replaced; name a folder inside it")
+    for path in target.rglob("*"):
+        name = path.relative_to(target).as_posix()
+        plain = path.is_symlink() or not path.is_dir()
+        if not (any(fnmatchcase(name, known) for known in REPLACEABLE) if plain else name in SUBFOLDERS):
+            raise CheckpointError(
+                f"{target} holds {name}, which is no part of a checkpoint; move it away or choose another folder "
+                "(nothing was touched)"
+            )
+    return target
 
 
 @contextmanager
@@ -16,11 +54,9 @@ def whole_folder(target: str | os.PathLike[str], overwrite: bool = False) -> Ite
     """Yields a folder beside `target` to write into, and moves it there at the end. On any error nothing has changed.
 
     Raises:
-        CheckpointError: `target` holds something and `overwrite` is False, or the files cannot be written.
+        CheckpointError: `target` may not be written (see `check_target`), or the files cannot be.
     """
-    target = Path(target).expanduser().absolute()
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not overwrite):
-        raise CheckpointError(f"{target} exists already; choose another folder, or ask to overwrite it")
+    target = check_target(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
@@ -30,6 +66,7 @@ def whole_folder(target: str | os.PathLike[str], overwrite: bool = False) -> Ite
                 if file.is_file():
                     _to_disk(file)
             made.chmod(0o777 & ~_umask())
+            check_target(target, overwrite)  # writing takes a while
             _replace(target, made)
         finally:
             shutil.rmtree(made, ignore_errors=True)
