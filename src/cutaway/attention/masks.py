@@ -34,12 +34,19 @@ class Mask:
         """How many of the latest keys a query can ever reach (its own included); None is without bound."""
         return None
 
+    @property
+    def length(self) -> int | None:
+        """How many positions the mask knows; None is without bound."""
+        return None
+
     def __and__(self, other: Mask) -> Mask:
+        _must_be_mask(other)
         if isinstance(self, Full):
             return other
         return self if isinstance(other, Full) or self == other else Both(self, other)
 
     def __or__(self, other: Mask) -> Mask:
+        _must_be_mask(other)
         if isinstance(self, Full) or isinstance(other, Full):
             return Full()
         return self if self == other else Either(self, other)
@@ -49,8 +56,9 @@ class Mask:
         return self.allowed(q_pos[:, None, :, None], k_pos[:, None, None, :])
 
     def __str__(self) -> str:
-        pos = torch.arange(4)[None]
-        rows = self.dense(pos, pos).expand(-1, -1, 4, 4)[0, 0]
+        count = 4 if self.length is None else min(self.length, 32)
+        pos = torch.arange(count)[None]
+        rows = self.dense(pos, pos).expand(-1, -1, count, count)[0, 0]  # the first row's first head
         return "\n".join("".join("█" if cell else "·" for cell in row) for row in rows.tolist())
 
 
@@ -85,8 +93,8 @@ class Window(Mask):
     size: int
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"a window holds at least the query's own key: size >= 1, not {self.size}")
+        if not _whole(self.size, 1):
+            raise ConfigError(f"a window holds at least the query's own key: a whole size >= 1, not {self.size!r}")
 
     @property
     def window(self) -> int:
@@ -102,63 +110,37 @@ class Prefix(Mask):
 
     size: int
 
+    def __post_init__(self) -> None:
+        if not _whole(self.size, 0):
+            raise ConfigError(f"a prefix is a number of positions: a whole size >= 0, not {self.size!r}")
+
     def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         return (k_pos >= 0) & (k_pos < self.size)
 
 
-@dataclass(frozen=True, eq=False)
-class Documents(Mask):
-    """A token looks only within its own document. `ids` (B, T) names the document at each position."""
-
-    ids: Tensor
-
-    def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        def document(pos: Tensor) -> Tensor:  # (B, n) -> (B, n)
-            ids = self.ids.expand(pos.shape[0], -1)
-            return ids.gather(1, pos.clamp(min=0))
-
-        return document(q_pos.flatten(1))[:, None, :, None] == document(k_pos.flatten(1))[:, None, None, :]
-
-
-@dataclass(frozen=True, eq=False)
-class Dense(Mask):
-    """Any pattern, as a matrix indexed by positions: `table` is Bool (T, T), (H, T, T) or (B, H, T, T)."""
-
-    table: Tensor
-
-    def __post_init__(self) -> None:
-        if self.table.dtype != torch.bool or self.table.ndim not in (2, 3, 4):
-            shape, dtype = tuple(self.table.shape), self.table.dtype
-            raise ConfigError(f"a dense mask is boolean (T, T), (H, T, T) or (B, H, T, T), not {dtype} {shape}")
-
-    def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        table = self.table[(None,) * (4 - self.table.ndim)]  # (B|1, H|1, T, T)
-        batch = torch.arange(table.shape[0], device=table.device)[:, None, None, None]
-        head = torch.arange(table.shape[1], device=table.device)[None, :, None, None]
-        return table[batch, head, q_pos.clamp(min=0), k_pos.clamp(min=0)]
-
-
 @dataclass(frozen=True)
-class Both(Mask):
-    """`a & b`."""
-
+class _Pair(Mask):
     a: Mask
     b: Mask
 
     @property
+    def length(self) -> int | None:
+        return _least(self.a.length, self.b.length)
+
+
+class Both(_Pair):
+    """`a & b`."""
+
+    @property
     def window(self) -> int | None:
-        return min((w for w in (self.a.window, self.b.window) if w is not None), default=None)
+        return _least(self.a.window, self.b.window)
 
     def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         return self.a.allowed(q_pos, k_pos) & self.b.allowed(q_pos, k_pos)
 
 
-@dataclass(frozen=True)
-class Either(Mask):
+class Either(_Pair):
     """`a | b`."""
-
-    a: Mask
-    b: Mask
 
     @property
     def window(self) -> int | None:
@@ -181,3 +163,18 @@ def is_causal(mask: Mask) -> bool:
     if isinstance(mask, Either):
         return is_causal(mask.a) and is_causal(mask.b)
     return isinstance(mask, Causal) or (isinstance(mask, Both) and (is_causal(mask.a) or is_causal(mask.b)))
+
+
+def _must_be_mask(other: object) -> None:
+    if not isinstance(other, Mask):
+        raise ConfigError(
+            f"a mask combines with a mask, not with a {type(other).__name__}; Dense(table) makes one of a tensor"
+        )
+
+
+def _whole(size: object, least: int) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and size >= least
+
+
+def _least(a: int | None, b: int | None) -> int | None:
+    return min((bound for bound in (a, b) if bound is not None), default=None)
