@@ -65,6 +65,57 @@ def test_an_empty_row_is_zero(name):
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("queries", [1, 5])
+@pytest.mark.parametrize("mask", [Full(), Causal()])
+def test_a_bias_can_forbid_a_whole_row(name, queries, mask):
+    """-inf in a bias, with a mask or without one, is as good as a mask: zeros, and gradients that are finite."""
+    case = scores(queries, 5, mask=mask, bias=(4, queries, 5), groups=2)
+    with torch.no_grad():
+        case.bias[:, 0, -1, :] = -torch.inf
+        case.bias[:, 1, -1, 1:] = -torch.inf
+    v = torch.randn(2, 2, 5, 8, requires_grad=True)
+    with backend(name):
+        out = attend(case, v)
+    assert (out[:, 0, -1] == 0).all()
+    torch.testing.assert_close(out[:, 1, -1], v[:, 0, 0])  # one key left
+    pattern = weights(case)
+    assert (pattern[:, 0, -1] == 0).all()
+    assert (pattern[:, 2:] > 0).any()
+    for gradient in torch.autograd.grad(out.square().sum(), [case.q, case.k, v, case.bias]):
+        assert gradient.isfinite().all()
+
+
+def test_a_nan_in_a_bias_is_seen():
+    case = scores(5, 5, bias=(4, 5, 5))
+    with torch.no_grad():
+        case.bias[0, 0, 0, 0] = torch.nan
+    assert weights(case)[:, 0, 0].isnan().any()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_bias_of_a_wrong_shape_is_refused(name):
+    v = torch.randn(2, 4, 6, 8)
+    for shape in [(5, 5), (3, 1, 1), (2, 3, 6, 6), (7, 1), (1, 1, 1, 6, 6), (2, 4, 6, 12)]:
+        with (
+            backend(name),
+            pytest.raises(ConfigError, match=r"the bias is .*, which does not spread over \(2, 4, 6, 6\)"),
+        ):
+            attend(scores(6, 6, bias=shape), v)
+    with backend(name), pytest.raises((ConfigError, RuntimeError), match=r"size|spread"):
+        attend(scores(1, 6, bias=(4, 1, 7)), v)
+
+
+def test_tiled_refuses_a_second_derivative():
+    """It knows the first alone, and autograd would take what that computes for constants."""
+    case, v = scores(4, 4), torch.randn(2, 4, 4, 8)
+    with backend("tiled"):
+        out = attend(case, v)
+    (first,) = torch.autograd.grad(out.square().sum(), case.q, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        first.square().sum().backward()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
 def test_the_future_does_not_leak(name):
     """However large the forbidden logits are (a finite mask value would be too weak)."""
     case = scores(6, 6, mask=Causal())

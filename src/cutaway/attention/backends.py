@@ -44,6 +44,8 @@ def _sdpa(scores: Scores, v: Tensor, dropout: float) -> Tensor:
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=groups != heads
         )
+    if scores.bias is not None and q.shape[2] > 1:  # of a decoding step's the kernels complain themselves
+        scores.fitting(scores.bias, "bias")
     added = scores.additive()
     if q.shape[2] == 1 and groups != heads:  # decoding: a group's heads become its queries, so no key is copied
         q = q.reshape(q.shape[0], groups, heads // groups, -1)

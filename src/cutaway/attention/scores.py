@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cutaway.attention.masks import Full, Mask, Padding, sees_all_past
 from cutaway.axes import Bool, Float, Int
+from cutaway.errors import ConfigError
 
 Packing = Literal["none", "right", "any"]
 
@@ -57,8 +58,15 @@ class Scores:
             return None
         key = (mask, self.owner)
         if key not in self.memo:
-            self.memo[key] = mask.dense(self.q_pos, self.k_pos)
+            self.memo[key] = self.fitting(mask.dense(self.q_pos, self.k_pos), "mask")
         return self.memo[key]
+
+    def fitting(self, x: Tensor, name: str) -> Tensor:
+        """x, after checking that it broadcasts to (B, H, Q, K)."""
+        whole = (*self.q.shape[:3], self.k.shape[2])
+        if x.ndim != 4 or any(size not in (1, full) for size, full in zip(x.shape, whole, strict=True)):
+            raise ConfigError(f"the {name} is {tuple(x.shape)}, which does not spread over {whole}: (B, H, Q, K)")
+        return x
 
     def additive(self) -> Float[Tensor, "..."] | None:
         """Mask and bias as what is added to the logits, in q's dtype: what fused kernels take. None adds nothing."""
@@ -77,7 +85,11 @@ class Scores:
 
 def weights(scores: Scores) -> Float[Tensor, "b h q k"]:
     """The attention pattern (B, H, Q, K) in float32: each row sums to 1, or is zero where nothing may be looked at."""
-    return masked_softmax(logits(scores), scores.dense())
+    allowed = scores.dense()
+    if scores.bias is not None:  # a bias of -inf forbids as a mask does
+        some = scores.bias != -torch.inf
+        allowed = some if allowed is None else allowed & some
+    return masked_softmax(logits(scores), allowed)
 
 
 def logits(scores: Scores) -> Float[Tensor, "b h q k"]:
@@ -87,7 +99,7 @@ def logits(scores: Scores) -> Float[Tensor, "b h q k"]:
     x = torch.matmul(scores.q * scores.scale, k.transpose(-1, -2)).float()
     if scores.softcap is not None:
         x = scores.softcap * torch.tanh(x / scores.softcap)
-    return x if scores.bias is None else x + scores.bias
+    return x if scores.bias is None else x + scores.fitting(scores.bias, "bias")
 
 
 def masked_softmax(x: Float[Tensor, "b h q k"], allowed: Bool[Tensor, "..."] | None) -> Float[Tensor, "b h q k"]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cutaway.attention.scores import Scores
 from cutaway.axes import Float
@@ -30,7 +31,8 @@ def tiled(scores: Scores, v: Float[Tensor, "b g k e"]) -> Float[Tensor, "b h q e
     """Attention by tiles: the same result as `weights(scores) @ v`, without ever holding the pattern."""
     groups = scores.q.shape[1] // scores.k.shape[1]
     k, v = (x.repeat_interleave(groups, dim=1) for x in (scores.k, v))
-    return _Tiled.apply(scores.q, k, v, scores.bias, scores)
+    bias = None if scores.bias is None else scores.fitting(scores.bias, "bias")
+    return _Tiled.apply(scores.q, k, v, bias, scores)
 
 
 def _spans(length: int) -> list[slice]:
@@ -84,7 +86,8 @@ class _Tiled(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, bias, out, lse = ctx.saved_tensors
         do, scores = grads[0], ctx.scores
         dq, dk, dv = (torch.zeros_like(x, dtype=torch.float32) for x in (q, k, v))
