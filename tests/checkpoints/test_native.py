@@ -20,6 +20,7 @@ SMALL = {
     "llama": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 32, "head_width": 8},
     "bert": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "t5": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "roberta": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
 }
 
 

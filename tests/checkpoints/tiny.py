@@ -17,6 +17,7 @@ BERT = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }  # fmt: skip
+ROBERTA = {**BERT, "max_position_embeddings": 66, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
 GPT2 = {
     "vocab_size": 96,
     "n_embd": 32,
@@ -57,6 +58,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert-sequence": ("BertForSequenceClassification", {**BERT, "num_labels": 3}),
     "bert-token": ("BertForTokenClassification", {**BERT, "num_labels": 5}),
     "bert-span": ("BertForQuestionAnswering", BERT),
+    "roberta": ("RobertaModel", ROBERTA),
+    "roberta-masked": ("RobertaForMaskedLM", ROBERTA),
+    "roberta-sequence": ("RobertaForSequenceClassification", {**ROBERTA, "num_labels": 3}),
+    "roberta-token": ("RobertaForTokenClassification", {**ROBERTA, "num_labels": 5}),
+    "roberta-span": ("RobertaForQuestionAnswering", ROBERTA),
+    "xlm-roberta": ("XLMRobertaForMaskedLM", ROBERTA),
+    "camembert": ("CamembertForMaskedLM", ROBERTA),
     "t5": ("T5ForConditionalGeneration", T5),
     "t5-unscaled": ("T5ForConditionalGeneration", {**T5, "scale_decoder_outputs": False}),
     "flan-t5": (

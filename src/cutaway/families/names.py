@@ -1,0 +1,120 @@
+"""Published names that several families share: of tensors, of config keys, of classes.
+
+The `bert_…` tables are those of BERT and of the encoders that descend from it. `body` is the prefix of their bodies'
+names, as a template such as `(roberta.|)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from cutaway.keys import Keys, labelled, published
+from cutaway.layout import Rule, ignore, tied
+
+BERT_CONFIG = {
+    "vocab": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "hidden": "intermediate_size", "context": "max_position_embeddings", "segments": "type_vocab_size",
+    "eps": "layer_norm_eps", "act": "hidden_act", "dropout": "hidden_dropout_prob", "tied": "tie_word_embeddings",
+}  # fmt: skip
+BERT_HEADS = {
+    "ForMaskedLM": "masked-lm",
+    "ForSequenceClassification": "sequence",
+    "ForTokenClassification": "token",
+    "ForQuestionAnswering": "span",
+}
+POOLED = ("mean", "cls")  # heads that no config names: sentence-transformers says in files beside it how it pools
+
+
+def read_bert(
+    keys: Keys, kind: type, table: Mapping[str, Any], heads: Mapping[str, str] = BERT_HEADS
+) -> dict[str, Any]:
+    """What the config of an encoder says of its sizes, by the table of its keys, and of its head."""
+    keys.expect("position_embedding_type", "absolute")
+    keys.ignore("initializer_range", "classifier_dropout", "attention_probs_dropout_prob")
+    return {**keys.sizes(table, kind), "head": keys.head(heads, "none"), "labels": keys.labels()}
+
+
+def write_bert(
+    s: Any, model_type: str, classes: str, table: Mapping[str, Any], heads: Mapping[str, str] = BERT_HEADS
+) -> dict[str, Any]:
+    """The config that `read_bert` reads. The names of its classes begin with `classes`, as `Roberta`."""
+    ends = {ours: theirs for theirs, ours in reversed(heads.items())}
+    return {
+        "model_type": model_type,
+        "architectures": [classes + ends.get(s.head, "Model")],
+        **published(s, table),
+        **labelled(s.head, s.labels),
+    }
+
+
+def has_pooler(names: Collection[str] | None, theirs: str = "pooler.dense") -> bool:
+    """No key tells a body with a pooler from one without; the names of its tensors do."""
+    return names is None or any(name.endswith(f"{theirs}.weight") for name in names)
+
+
+def sayable(s: Any) -> Any:
+    """`s` without what stands elsewhere than in a config: whether there is a pooler, and how sentences are pooled."""
+    pooler = {"pooler": True} if any(f.name == "pooler" for f in fields(s)) else {}
+    return replace(s, **pooler, **({"head": "none", "normalise": True} if s.head in POOLED else {}))
+
+
+def bert_body(name: str, head: str) -> str:
+    """The prefix of the body's names: written where there is a published head, read in either case."""
+    return f"(|{name}.)" if head in ("none", *POOLED) else f"({name}.|)"
+
+
+def modules(theirs: str, ours: str, names: Mapping[str, str]) -> list[Rule]:
+    """Rules for the modules inside `theirs` and `ours`."""
+    return [Rule(f"{theirs}.{a}", f"{ours}.{b}") for a, b in names.items()]
+
+
+def bert_embeddings(body: str, *steps: str) -> list[Rule]:
+    """Tables and norm; `steps` are the published names of the embedding's steps, where they are not BERT's."""
+    steps = steps or ("token_type_embeddings", "position_embeddings", "LayerNorm")
+    names = {"word_embeddings": "tokens", **{name: f"steps.{i}" for i, name in enumerate(steps)}}
+    buffers = ignore(f"{body}embeddings.(position_ids|token_type_ids)")
+    return [*modules(f"{body}embeddings", "stack.embedding", names), buffers]
+
+
+def bert_layers(body: str) -> list[Rule]:
+    """The blocks: attention and feed-forward, each with the norm after it."""
+    names = {
+        "attention.self.query": "attention.inner.q",
+        "attention.self.key": "attention.inner.k",
+        "attention.self.value": "attention.inner.v",
+        "attention.output.dense": "attention.inner.out",
+        "attention.output.LayerNorm": "attention.norm",
+        "intermediate.dense": "feedforward.inner.up",
+        "output.dense": "feedforward.inner.down",
+        "output.LayerNorm": "feedforward.norm",
+    }
+    return modules(f"{body}encoder.layer.{{i}}", "stack.blocks.{i}", names)
+
+
+def bert_pooler(theirs: str, head: str, *, classifies: bool = True) -> list[Rule]:
+    """The pooler, which a bare body has, and a classifier of sequences where it `classifies`; others leave it."""
+    ours = {"none": "pooler.dense", **({"sequence": "head.pool.dense"} if classifies else {})}
+    return [Rule(theirs, ours[head], optional=True)] if head in ours else [ignore(f"{theirs}.(weight|bias)")]
+
+
+def masked_head(tie: bool, dense: str, norm: str, decoder: str, bias: str | None = None) -> list[Rule]:
+    """The masked-language head: its transform, and its projection, whose `bias` may have a name of its own besides.
+
+    Where nothing is tied the reference keeps both names of the bias, and reads the second.
+    """
+    return [
+        Rule(dense, "head.transform.dense"),
+        Rule(norm, "head.transform.norm"),
+        Rule(bias or f"{decoder}.bias", "head.bias"),
+        *([Rule(f"{decoder}.bias", "head.bias", written=not tie)] if bias else []),
+        tied(decoder, "stack.embedding.tokens") if tie else Rule(decoder, "head.tokens"),
+    ]
+
+
+def class_heads(head: str, sequence: Mapping[str, str] | None = None) -> list[Rule]:
+    """The heads that tell classes of tokens or of sequences, and the beginnings and ends of answers."""
+    alone = {"classifier": "head.out"}
+    names = {"sequence": sequence or alone, "token": alone, "span": {"qa_outputs": "head.out"}}
+    return [Rule(theirs, ours) for theirs, ours in names.get(head, {}).items()]
