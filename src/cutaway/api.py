@@ -1,7 +1,10 @@
 """The words a user types first: load, build, save, convert. Here the layers below are joined."""
 
 import dataclasses
+import gc
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,6 +50,19 @@ class Loaded:
     generation: dict[str, Any] = field(default_factory=dict)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Leaves the search for garbage until later: a load makes a hundred thousand objects, and they stay."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+@_no_collection()
 def load(
     source: str | os.PathLike[str],
     dtype: torch.dtype | str | None = None,
@@ -81,7 +97,12 @@ def load(
     tokenizer = checkpoint.tokenizer()
     name = os.fspath(source)
     return Loaded(
-        _identified(model, checkpoint.family, sizes), tokenizer, checkpoint.family, sizes, name, checkpoint.generation
+        _identified(model, checkpoint.family, sizes, checkpoint.swaps),
+        tokenizer,
+        checkpoint.family,
+        sizes,
+        name,
+        checkpoint.generation,
     )
 
 
@@ -91,6 +112,10 @@ def build(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     seed: int | None = None,
+    norm: str | None = None,
+    position: str | None = None,
+    feedforward: str | None = None,
+    mixer: str | Sequence[str] | None = None,
     **sizes: Any,
 ) -> Any:
     """A model of published sizes with fresh weights: `build("gpt2")`, `build("llama", vocab=1000, width=64, …)`.
@@ -100,14 +125,18 @@ def build(
         device: "cpu" by default; "meta" gives shapes without memory.
         dtype: float32 by default.
         seed: makes the weights repeatable; the global random state is left alone.
+        norm, position, feedforward, mixer: the name of a part to put in place of the family's own; several mixers
+            alternate over the blocks, and "window:256" gives one its number. `cutaway.swaps` holds the names.
         sizes: sizes that differ from the preset's. What follows from them and is not given follows: with another
             width or number of heads `head_width` is width / heads; `hidden` stays in proportion to width, and
             `kv_heads` to heads.
 
     Raises:
         SourceError: no such preset; the message names the nearest.
-        ConfigError: no such size, or sizes that fit no model.
+        ConfigError: no such size or part, or sizes or parts that do not go together.
     """
+    swapped = {"norm": norm, "position": position, "feedforward": feedforward, "mixer": mixer}
+    swapped = {kind: name for kind, name in swapped.items() if name is not None}
     where = torch.device("meta") if str(device) == "meta" else check_device(device)
     kind = torch.float32 if dtype is None else check_dtype(dtype)
     if seed is not None and not (type(seed) is int and 0 <= seed < 2**63):
@@ -124,8 +153,8 @@ def build(
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else [], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        model = compose(family, chosen, preset, where)
-    return _identified(model.to(kind), family, chosen)
+        model = compose(family, chosen, preset, where, swapped)
+    return _identified(model.to(kind), family, chosen, swapped)
 
 
 def save(
@@ -155,13 +184,18 @@ def save(
         raise CheckpointError("only what `load` or `build` gave can be saved; a model composed by hand has no sizes")
     if any(parameter.is_meta for parameter in net.parameters()):
         raise CheckpointError("a model on the meta device has no weights to save")
-    layout = layout or ("huggingface" if families.get(family).MODEL_TYPES else "cutaway")
-    writers = {"huggingface": save_huggingface, "cutaway": native_folder.save}
-    if layout not in writers:
-        raise ConfigError(f"no layout {layout!r}; there are {' and '.join(writers)}")
+    swaps = net.swaps
+    layout = layout or ("huggingface" if families.get(family).MODEL_TYPES and not swaps else "cutaway")
+    if layout not in ("huggingface", "cutaway"):
+        raise ConfigError(f"no layout {layout!r}; there are huggingface and cutaway")
     tokenizer = tokenizer if tokenizer is not None else getattr(model, "tokenizer", None)
     generation = getattr(model, "generation", None)
-    return writers[layout](net, family, sizes, folder, tokenizer=tokenizer, generation=generation, overwrite=overwrite)
+    beside = {"tokenizer": tokenizer, "generation": generation, "overwrite": overwrite}
+    if layout == "cutaway":
+        return native_folder.save(net, family, sizes, folder, swaps=swaps, **beside)
+    if swaps:
+        raise ConfigError(f"a {family} with another {' and '.join(swaps)} has no published form; use layout='cutaway'")
+    return save_huggingface(net, family, sizes, folder, **beside)
 
 
 def convert(
@@ -177,9 +211,9 @@ def convert(
     return save(load(source, dtype), folder, layout=layout, overwrite=overwrite)
 
 
-def _identified(model: nn.Module, family: str, sizes: Any) -> nn.Module:
+def _identified(model: nn.Module, family: str, sizes: Any, swaps: dict[str, Any]) -> nn.Module:
     """The model knows what it is, so that it can be saved."""
-    model.family, model.sizes = family, sizes  # type: ignore[assignment]
+    model.family, model.sizes, model.swaps = family, sizes, swaps  # type: ignore[assignment]
     return model.eval()
 
 

@@ -104,7 +104,9 @@ class Tutorial(nn.Module):
 
 
 def test_decoder_alone_equals_a_tutorial():
-    ours = transformer.compose(transformer.Sizes(**SIZES, encoder=False, norm="std", eps=1e-6, final_norm=True)).eval()
+    ours = transformer.compose(
+        transformer.Sizes(**SIZES, encoder=False, final_norm=True), norm=lambda: StdNorm(32, 1e-6)
+    ).eval()
     randomise(ours)
     ids = torch.randint(0, 50, (2, 11))
     with torch.no_grad():

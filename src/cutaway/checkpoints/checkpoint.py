@@ -22,6 +22,7 @@ class Checkpoint:
         tensors: the published tensors by their published names.
         rules: published names to ours; None where the names are ours already.
         tokenizer: makes the tokenizer that lies beside the weights; None where there is none.
+        swaps: the parts, by name, that stand in the place of the family's own.
         generation: the published generation settings (end-of-text ids and the like).
     """
 
@@ -32,3 +33,4 @@ class Checkpoint:
     rules: Sequence[Rule] | None = None
     tokenizer: "Callable[[], Tokenizer | None]" = lambda: None
     generation: dict[str, Any] = field(default_factory=dict)
+    swaps: dict[str, Any] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """From what a checkpoint says of itself to a model of that shape, without memory for it yet."""
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import nullcontext
 from math import prod
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cutaway import families
+from cutaway import families, swaps
 from cutaway.checkpoints.checkpoint import Checkpoint
 from cutaway.errors import CheckpointError, ConfigError
 from cutaway.layout import Rule, ignore
@@ -30,7 +31,7 @@ def compose_meta(checkpoint: Checkpoint, sizes: Any) -> nn.Module:
             raise CheckpointError(
                 f"{checkpoint.source}: {described}, but there are only {len(tensors)} tensors of {numbers} numbers"
             )
-    return compose(checkpoint.family, sizes, checkpoint.source, torch.device("meta"))
+    return compose(checkpoint.family, sizes, checkpoint.source, torch.device("meta"), checkpoint.swaps)
 
 
 class _Unfilled(TorchFunctionMode):
@@ -42,11 +43,13 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def compose(family: str, sizes: Any, what: str, device: torch.device) -> nn.Module:
-    """The family's model on a device; `ConfigError` naming `what` where the sizes fit no model."""
+def compose(
+    family: str, sizes: Any, what: str, device: torch.device, swapped: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The family's model, parts swapped, on a device; `ConfigError` naming `what` where the sizes fit no model."""
     try:
         with device, _Unfilled() if device.type == "meta" else nullcontext():
-            return families.get(family).compose(sizes)
+            return families.get(family).compose(sizes, **swaps.read(swapped or {}, sizes))
     except ConfigError:
         raise
     except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError, ZeroDivisionError, KeyError) as error:

@@ -25,6 +25,7 @@ def save(
     *,
     tokenizer: Any = None,
     generation: dict[str, Any] | None = None,
+    swaps: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes a folder that `load` reads back bit for bit. It appears whole or not at all.
@@ -32,7 +33,13 @@ def save(
     Raises:
         CheckpointError: the folder holds something already, or cannot be written.
     """
-    card = {"format": FORMAT, "family": family, "sizes": dataclasses.asdict(sizes), "generation": generation or {}}
+    card = {
+        "format": FORMAT,
+        "family": family,
+        "sizes": dataclasses.asdict(sizes),
+        "swaps": swaps or {},
+        "generation": generation or {},
+    }
     with whole_folder(folder, overwrite) as made:
         (made / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         parts = [safetensors.Part(name, tuple(p.shape), p.dtype, lambda p=p: p) for name, p in model.named_parameters()]
@@ -54,13 +61,14 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
             f"{folder / CARD} is of format {card.get('format')!r}; this version reads format {FORMAT}"
         )
     family, sizes, generation = card.get("family"), card.get("sizes"), card.get("generation")
-    if not isinstance(family, str) or not isinstance(sizes, dict) or not isinstance(generation, dict):
-        raise CheckpointError(f"{folder / CARD} must name a family, its sizes and its generation settings")
+    swaps = card.get("swaps", {})
+    if not isinstance(family, str) or not all(isinstance(each, dict) for each in (sizes, generation, swaps)):
+        raise CheckpointError(f"{folder / CARD} must name a family, its sizes, its swaps and its generation settings")
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"{folder / WEIGHTS} is missing")
     read = read_sizes(families.get(family).Sizes, sizes, str(folder / CARD))
     tensors = dict(safetensors.read(folder / WEIGHTS))
-    return Checkpoint(source, family, read, tensors, None, lambda: huggingface.tokenizer(folder), generation)
+    return Checkpoint(source, family, read, tensors, None, lambda: huggingface.tokenizer(folder), generation, swaps)
 
 
 def read_sizes(kind: type, values: dict[str, Any], where: str) -> Any:

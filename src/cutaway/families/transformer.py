@@ -1,9 +1,9 @@
 """The Transformer. Encoder-decoder, or its decoder alone · LayerNorm after · sinusoidal positions · multi-head · ReLU.
 
 Vaswani et al. 2017 (arXiv:1706.03762). Deviations, each a size: `order="pre"` normalises before (as the authors' code
-came to do); `final_norm` adds a last norm to each stack (as `torch.nn.Transformer`); `norm="std"` divides by the unbiased
-standard deviation plus ε (as many tutorials), so that models trained with such code load; `encoder=False` is the decoder
-alone.
+came to do); `final_norm` adds a last norm to each stack (as `torch.nn.Transformer`); `encoder=False` is the decoder alone.
+Models of the many tutorials that divide by the unbiased standard deviation plus ε load with the norm `StdNorm`
+(`build("transformer-decoder", norm="std")`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from cutaway.parts import (
     PreNorm,
     SinusoidalPositions,
     Stack,
-    StdNorm,
     initialise,
 )
 
@@ -51,7 +50,6 @@ class Sizes(Checked):
     hidden: int = 2048
     encoder: bool = True
     order: str = "post"
-    norm: str = "layer"
     final_norm: bool = False
     eps: float = 1e-5
     act: str = "relu"
@@ -78,9 +76,9 @@ def compose(
     feedforward: MakeFeedForward | None = None,
     mixer: MakeMixer | None = None,
 ) -> EncoderDecoder | Model:
-    if s.order not in ("post", "pre") or s.norm not in ("layer", "std"):
-        raise ConfigError(f"order is 'post' or 'pre' and norm 'layer' or 'std', not {s.order!r} and {s.norm!r}")
-    norm = norm or (lambda: {"layer": LayerNorm, "std": StdNorm}[s.norm](s.width, s.eps))
+    if s.order not in ("post", "pre"):
+        raise ConfigError(f"order is 'post' or 'pre', not {s.order!r}")
+    norm = norm or (lambda: LayerNorm(s.width, s.eps))
     position = position or (lambda causal: Positions([SinusoidalPositions(s.width)]))
     feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act, dropout=s.dropout))
     tokens = Embedding(s.vocab, s.width).tokens  # one table for source, target and head (section 3.4)

@@ -1,0 +1,163 @@
+"""Another part in a family's place, by name: `build("gpt2", mixer=["attention", "mamba"], position="rotary")`.
+
+Each name stands for a part of `cutaway.parts`, made for the sizes of the model it goes into. `read` turns names into
+the factories that every family's `compose` takes, or says why the parts cannot go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from cutaway import parts
+from cutaway.attention import Full, Mask, Window
+from cutaway.attention.masks import is_causal
+from cutaway.errors import ConfigError
+from cutaway.parts import Attention, FeedForward, Gated, Positions
+
+KINDS = ("norm", "position", "feedforward", "mixer")
+DEFAULT_CONTEXT = 512  # learned positions where a family has no longest context of its own
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """How a token mixer is made in attention's place.
+
+    Attributes:
+        make: `(width, heads, number, given)`, where `given` holds what the family would give `Attention`.
+        number: what the number in "name:number" means, or None where it takes none.
+        turns, biased: whether it has queries and keys to turn, and scores to add to.
+        both_ways: whether it can look ahead, as encoders do; all can look back.
+    """
+
+    make: Callable[[int, int, int | None, Mapping[str, Any]], nn.Module]
+    what: str
+    number: str | None = None
+    turns: bool = False
+    biased: bool = False
+    both_ways: bool = False
+
+
+def _attention(width: int, heads: int, number: int | None, given: Mapping[str, Any]) -> nn.Module:
+    return Attention(width, heads, **given)
+
+
+def _window(width: int, heads: int, number: int | None, given: Mapping[str, Any]) -> nn.Module:
+    return Attention(width, heads, **{**given, "mask": given.get("mask", Full()) & Window(number or 128)})
+
+
+NORMS: dict[str, Callable[[Any], nn.Module]] = {
+    "layer": lambda s: parts.LayerNorm(s.width, getattr(s, "eps", 1e-5)),
+    "rms": lambda s: parts.RMSNorm(s.width, getattr(s, "eps", 1e-6)),
+    "std": lambda s: parts.StdNorm(s.width, getattr(s, "eps", 1e-6)),
+}
+POSITIONS: dict[str, Callable[[Any, bool], Positions]] = {
+    "none": lambda s, causal: Positions(),
+    "learned": lambda s, causal: Positions([parts.LearnedPositions(_context(s), s.width)], limit=_context(s)),
+    "sinusoidal": lambda s, causal: Positions([parts.SinusoidalPositions(s.width)]),
+    "rotary": lambda s, causal: Positions(steps=[parts.Rotary(_head_width(s), getattr(s, "rotary_base", 10_000.0))]),
+    "alibi": lambda s, causal: Positions(bias=parts.ALiBi(s.heads)),
+    "t5": lambda s, causal: Positions(bias=parts.T5Bias(s.heads, not causal)),
+}
+FEEDFORWARDS: dict[str, Callable[[Any], nn.Module]] = {
+    **{act: lambda s, act=act: FeedForward(s.width, s.hidden, act) for act in ("relu", "gelu", "gelu_tanh", "silu")},
+    "swiglu": lambda s: Gated(s.width, s.hidden, "silu"),
+    "geglu": lambda s: Gated(s.width, s.hidden, "gelu"),
+    "reglu": lambda s: Gated(s.width, s.hidden, "relu"),
+}
+MIXERS: dict[str, Mixer] = {
+    "attention": Mixer(_attention, "the family's own attention", turns=True, biased=True, both_ways=True),
+    "window": Mixer(_window, "attention to the nearest tokens", "how many", turns=True, biased=True, both_ways=True),
+}
+
+
+def read(swaps: Mapping[str, str | Sequence[str]], sizes: Any) -> dict[str, Callable[..., Any]]:
+    """The keyword arguments of `compose` that put these parts into a model of `sizes`.
+
+    Args:
+        swaps: by kind ("norm", "position", "feedforward", "mixer") the name of a part; of mixers there may be several,
+            which the blocks take in turn. "window:256" gives a mixer its number.
+
+    Raises:
+        ConfigError: an unknown name, or parts that cannot go together.
+    """
+    for kind in swaps:
+        if kind not in KINDS:
+            raise ConfigError(f"no part of kind {kind!r} can be swapped; {', '.join(KINDS)} can")
+    made: dict[str, Callable[..., Any]] = {}
+    if "norm" in swaps:
+        norm = _named("norm", swaps["norm"], NORMS)
+        made["norm"] = lambda: norm(sizes)
+    if "position" in swaps:
+        position = _named("position", swaps["position"], POSITIONS)
+        made["position"] = lambda causal: position(sizes, causal)
+    if "feedforward" in swaps:
+        if not hasattr(sizes, "hidden"):
+            raise ConfigError("this family has no feed-forward network of its own to put another in place of")
+        feedforward = _named("feedforward", swaps["feedforward"], FEEDFORWARDS)
+        made["feedforward"] = lambda: feedforward(sizes)
+    mixers = ["attention"]
+    if "mixer" in swaps:
+        given = swaps["mixer"]
+        mixers = list(given) if isinstance(given, (list, tuple)) else [given]
+        made["mixer"] = _InTurn(mixers)
+    _check_position(swaps.get("position"), mixers)
+    return made
+
+
+class _InTurn:
+    """Called once a block, as `Attention` is; each call gives the next of the mixers, and after the last the first."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        if not names:
+            raise ConfigError("mixer needs at least one name")
+        self.chosen = [_mixer(name) for name in names]
+        self.calls = 0
+
+    def __call__(self, width: int, heads: int, *rest: Any, mask: Mask = Full(), **given: Any) -> nn.Module:
+        name, mixer, number = self.chosen[self.calls % len(self.chosen)]
+        self.calls += 1
+        given |= dict(zip(("kv_heads", "head_width"), rest, strict=False))
+        if not mixer.both_ways and not is_causal(mask):
+            raise ConfigError(f"{name} reads from left to right: it cannot stand in an encoder, which looks both ways")
+        return mixer.make(width, heads, number, {**given, "mask": mask})
+
+
+def _mixer(given: Any) -> tuple[str, Mixer, int | None]:
+    name, _, number = given.partition(":") if isinstance(given, str) else (given, "", "")
+    mixer = _named("mixer", name, MIXERS)
+    if not number:
+        return name, mixer, None
+    if mixer.number is None or not number.isdecimal() or int(number) < 1:
+        takes = f"a number ({mixer.number})" if mixer.number else "no number"
+        raise ConfigError(f"the mixer {name!r} takes {takes}, not {number!r}")
+    return name, mixer, int(number)
+
+
+def _check_position(position: Any, mixers: Sequence[str]) -> None:
+    chosen = [_mixer(name) for name in mixers]
+    names = ", ".join(dict.fromkeys(name for name, *_ in chosen))
+    if position == "rotary" and not any(mixer.turns for _, mixer, _ in chosen):
+        raise ConfigError(f"{names} has no queries and keys that rotary positions could turn; choose another position")
+    if position in ("alibi", "t5") and not any(mixer.biased for _, mixer, _ in chosen):
+        raise ConfigError(f"{names} has no scores that {position} could add to; choose another position")
+
+
+def _named(kind: str, name: Any, known: Mapping[str, Any]) -> Any:
+    if isinstance(name, str) and name in known:
+        return known[name]
+    near = get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    raise ConfigError(f"no {kind} {name!r}; {hint}")
+
+
+def _context(sizes: Any) -> int:
+    return getattr(sizes, "context", None) or DEFAULT_CONTEXT
+
+
+def _head_width(sizes: Any) -> int:
+    return getattr(sizes, "head_width", None) or sizes.width // sizes.heads
