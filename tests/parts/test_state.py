@@ -155,8 +155,29 @@ def test_bad_calls_have_one_clear_error(monkeypatch):
 
 
 @torch.no_grad()
-def test_learned_positions_run_out_clearly_with_a_state():
-    model, state = sharp("gpt2"), State(1, 100)
-    model(torch.zeros(1, 60, dtype=torch.int64), state=state)
-    with pytest.raises(CapacityError, match="64 positions"):
-        model(torch.zeros(1, 5, dtype=torch.int64), state=state)
+def test_learned_positions_run_out_clearly_and_nothing_is_lost():
+    model, ids = sharp("gpt2"), torch.randint(0, 50, (1, 64))
+    state, before = State(1, 100), State(1, 100)
+    model(ids[:, :60], state=state)
+    model(ids[:, :60], state=before)
+    padding = torch.tensor([[True] * 4 + [False]])
+    with pytest.raises(CapacityError, match="65 tokens are more than the 64 positions"):
+        model(ids[:, :5], state=state)
+    assert (state.next, state.fed, state.calls, state.even) == (before.next, 60, 1, True)
+    padded = torch.cat([ids[:, 60:], ids[:, :1]], 1)
+    torch.testing.assert_close(model(padded, padding, state=state)[:, :4], model(ids)[:, 60:], **BOUND)  # 64 real ones
+    with pytest.raises(CapacityError, match="65 tokens"):
+        model(ids[:, :1], state=state)
+
+
+@torch.no_grad()
+def test_a_refused_target_is_not_remembered(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as a user has it: our own checks alone
+    model = t5.compose(t5.Sizes(50, 32, 1, 4, 64, 8)).eval()
+    source, target = torch.randint(0, 50, (2, 5)), torch.randint(0, 50, (2, 3))
+    memory, state = model.encode(source), State(2, 8)
+    for wrong in ({"memory": memory[:1]}, {"memory": memory, "source_padding": torch.ones(2, 4, dtype=torch.bool)}):
+        with pytest.raises(ConfigError, match=r"sources for|padding is bool"):
+            model.decode(target, state=state, **wrong)
+    assert (state.fed, state.calls) == (0, 0)
+    torch.testing.assert_close(model.decode(target, memory, state=state), model(source, target), **BOUND)

@@ -20,9 +20,11 @@ def context(
     positions: Tensor | None,
     state: State | None,
     max_positions: int | None,
+    segments: Tensor | None = None,
 ) -> Context:
-    """Where every token of this call stands, after checking that the call makes sense."""
-    check(ids, vocab, padding, "ids")
+    """Where every token of this call stands, after checking that the call makes sense. Refused, it leaves `state` alone."""
+    check(ids, vocab, "ids")
+    check_padding(padding, ids.shape)
     if state is not None and state.batch != ids.shape[0]:
         raise ConfigError(f"a state of {state.batch} rows cannot take {ids.shape[0]}")
     packing = where_padding(padding)
@@ -30,35 +32,39 @@ def context(
     if positions is not None:
         if state is not None:
             raise ConfigError("a state counts positions itself; give one or the other")
-        check(positions, 2**31, padding, "positions", like=ids if positions.shape[0] != 1 else ids[:1])
-        pos = positions if packing == "none" else torch.where(padding, positions, -1)  # type: ignore[arg-type]
+        check(positions, 2**31, "positions", ids)
+        pos = positions.long()
+        pos = pos if packing == "none" else torch.where(padding, pos, -1)  # type: ignore[arg-type]
     elif state is not None:
-        pos = state.advance(ids.shape[1], None if packing == "none" else padding)
+        pos = state.advance(ids.shape[1], None if packing == "none" else padding, max_positions)
     else:
         pos = count(ids.shape[1], None if packing == "none" else padding, ids.device)
-    fed = ids.shape[1] if state is None else state.fed
-    may_exceed = max_positions is not None and (positions is not None or fed > max_positions)
+    may_exceed = max_positions is not None and state is None and (positions is not None or ids.shape[1] > max_positions)
     if may_exceed and not torch.compiler.is_compiling():
         check_length(int(pos.max()) + 1, max_positions)
     # given positions need not grow from left to right, which the fast causal path relies on
-    return Context(pos, packing if positions is None else "any", state, fresh)
+    return Context(pos, packing if positions is None else "any", state, fresh, segments=segments)
 
 
-def check(ids: Tensor, below: int, padding: Tensor | None, name: str, like: Tensor | None = None) -> None:
-    """One clear error instead of the kernel's: shape (B, T), whole numbers, all of them known."""
-    if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool or not ids.shape[1]:
-        raise ConfigError(f"{name} are whole numbers (B, T) with T >= 1, not {ids.dtype} {tuple(ids.shape)}")
-    if like is not None and ids.shape != like.shape:
-        raise ConfigError(f"{name} are {tuple(ids.shape)}, but ids are {tuple(like.shape)}")
-    if padding is not None and (padding.shape != ids.shape or padding.dtype != torch.bool) and like is None:
-        raise ConfigError(
-            f"padding is bool {tuple(ids.shape)}, True on real tokens, not {padding.dtype} {tuple(padding.shape)}"
-        )
-    # reading the ids would make a GPU wait; there the kernel's own assertion must do
-    if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
-        low, high = (int(x) for x in ids.aminmax())
+def check(numbers: Tensor, below: int, name: str, ids: Tensor | None = None) -> None:
+    """One clear error instead of the kernel's: shape (B, T), or (1, T) beside `ids`; whole numbers, all of them known."""
+    shape = tuple(numbers.shape)
+    if len(shape) != 2 or numbers.dtype not in (torch.int64, torch.int32) or not shape[1]:
+        raise ConfigError(f"{name} are whole numbers (B, T) with T >= 1, int64 or int32, not {numbers.dtype} {shape}")
+    if ids is not None and shape != tuple(ids.shape) and shape != (1, *ids.shape[1:]):
+        raise ConfigError(f"{name} are {shape}, but ids are {tuple(ids.shape)}")
+    # reading the numbers would make a GPU wait; there the kernel's own assertion must do
+    if numbers.device.type == "cpu" and not torch.compiler.is_compiling() and numbers.numel():
+        low, high = (int(x) for x in numbers.aminmax())
         if low < 0 or high >= below:
             raise ConfigError(f"{name} run from {low} to {high}; this model knows 0 to {below - 1}")
+
+
+def check_padding(padding: Tensor | None, shape: torch.Size) -> None:
+    """Padding says of every token whether it is real."""
+    if padding is not None and (padding.shape != shape or padding.dtype != torch.bool):
+        given = f"{padding.dtype} {tuple(padding.shape)}"
+        raise ConfigError(f"padding is bool {tuple(shape)}, True on real tokens, not {given}")
 
 
 def where_padding(padding: Bool[Tensor, "b t"] | None) -> Packing:

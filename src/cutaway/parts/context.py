@@ -34,7 +34,7 @@ class Context:
     memory: Float[Tensor, "b s d"] | None = None  # what cross-attention looks at: the encoder's output
     memory_pos: Int[Tensor, "#b s"] | None = None
     memory_packing: Packing = "none"
-    segments: Int[Tensor, "b q"] | None = None  # sentence A or B (BERT)
+    segments: Int[Tensor, "#b q"] | None = None  # sentence A or B (BERT)
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # shared by one forward
 
     def enter(self, name: str) -> Context:

@@ -49,10 +49,14 @@ class Embedding(nn.Module):
 
 
 class Segments(nn.Module):
-    """Adds the vector of the sentence a token belongs to (Devlin et al. 2019, figure 2); all A where none are given."""
+    """Adds the vector of the sentence a token belongs to (Devlin et al. 2019, figure 2); all A where none are given.
+
+    A model knows by this part how many segments it tells apart: derive from it what else reads `ctx.segments`.
+    """
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__()
+        self.count = count
         self.weight = nn.Parameter(torch.empty(count, width))
         nn.init.normal_(self.weight, std=0.02)
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from cutaway.axes import Bool, Float, Int
 from cutaway.errors import ConfigError
-from cutaway.parts.call import check, context, count, where_padding
+from cutaway.parts.call import check, check_padding, context, count, where_padding
 from cutaway.parts.context import Context
-from cutaway.parts.embedding import Embedding
-from cutaway.parts.pool import last_column, pick
+from cutaway.parts.embedding import Embedding, Segments
+from cutaway.parts.pool import pick_last
 from cutaway.parts.state import State
 
 
@@ -27,6 +27,31 @@ class Stack(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x, ctx.enter(f"blocks.{i}"))
         return x if self.norm is None else self.norm(x, ctx)
+
+    def called(
+        self,
+        ids: Tensor,
+        padding: Tensor | None,
+        state: State | None,
+        max_positions: int | None,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Context:
+        """The context of a call, after checking that this stack can take it."""
+        if self.embedding.tokens.weight.is_meta and not ids.is_meta:
+            raise ConfigError(
+                "a model on the meta device has no weights to run with; build or load it on another device"
+            )
+        if segments is not None:
+            if not self.segments:
+                raise ConfigError("this model tells no segments apart; leave them out")
+            check(segments, self.segments, "segments", ids)
+        return context(self.vocab, ids, padding, positions, state, max_positions, segments)
+
+    @property
+    def segments(self) -> int:
+        """How many segments it tells apart (BERT: sentences A and B); 0 where it knows of none."""
+        return next((part.count for part in self.modules() if isinstance(part, Segments)), 0)
 
     @property
     def vocab(self) -> int:
@@ -64,26 +89,29 @@ class Model(nn.Module):
         padding: Bool[Tensor, "b t"] | None = None,
         *,
         positions: Int[Tensor, "#b t"] | None = None,
-        segments: Int[Tensor, "b t"] | None = None,
+        segments: Int[Tensor, "#b t"] | None = None,
         state: State | None = None,
         last: bool = False,
     ) -> Tensor:
         """
         Args:
-            ids: token ids, int64.
+            ids: token ids, int64 or int32.
             padding: True on real tokens; None where all are. Left, right, anywhere: the result is the same.
-            positions: absolute positions, which the masks see too; counted over the real tokens by default.
+            positions: absolute positions; counted over the real tokens by default. Masks go by them and not by columns:
+                a causal model's token looks at all whose position is not above its own.
             segments: sentence A (0) or B (1) of each token, for models that tell them apart.
             state: what came before; is updated. `State(batch, capacity)` starts.
-            last: only each row's last real token, (B, 1, ...): spares the head the others.
+            last: only each row's last real token, whatever its position, (B, 1, ...): spares the head the others.
 
         Raises:
-            ConfigError: a wrong shape, dtype or id.
+            ConfigError: a wrong shape, dtype or id; segments, of a model that has none; weights on `meta`.
             CapacityError: more tokens than the model has positions, or than the state has room for.
+
+        A call that is refused leaves the state as it was.
         """
         x, ctx = self._states(ids, padding, positions, segments, state)
         if last:
-            x = pick(x, last_column(ctx))[:, None]
+            x = pick_last(x, ctx)[:, None]
         return x if self.head is None else self.head(x, ctx)
 
     def pooled(self, ids: Int[Tensor, "b t"], padding: Bool[Tensor, "b t"] | None = None) -> Float[Tensor, "b d"]:
@@ -100,10 +128,7 @@ class Model(nn.Module):
         segments: Tensor | None = None,
         state: State | None = None,
     ) -> tuple[Tensor, Context]:
-        ctx = context(self.stack.vocab, ids, padding, positions, state, self.max_positions)
-        if segments is not None:
-            check(segments, 2**31, padding, "segments", like=ids)
-        ctx = Context(ctx.pos, ctx.packing, state, ctx.fresh, segments=segments)
+        ctx = self.stack.called(ids, padding, state, self.max_positions, positions, segments)
         return self.stack(ids, ctx), ctx
 
 
@@ -140,7 +165,7 @@ class EncoderDecoder(nn.Module):
         self, source_ids: Int[Tensor, "b s"], source_padding: Bool[Tensor, "b s"] | None = None
     ) -> Float[Tensor, "b s d"]:
         """The encoder's states, which the decoder looks at."""
-        ctx = context(self.encoder.vocab, source_ids, source_padding, None, None, self.max_positions)
+        ctx = self.encoder.called(source_ids, source_padding, None, self.max_positions)
         return self.encoder(source_ids, ctx.enter("encoder"))
 
     def decode(
@@ -154,9 +179,10 @@ class EncoderDecoder(nn.Module):
         last: bool = False,
     ) -> Float[Tensor, "b n v"]:
         """Logits of the target, given the encoder's states. With a `state`, cross-attention's keys are computed once."""
-        own = context(self.decoder.vocab, target_ids, target_padding, None, state, self.max_positions)
         if memory.shape[0] != target_ids.shape[0]:
             raise ConfigError(f"{memory.shape[0]} sources for {target_ids.shape[0]} targets: a batch has one for each")
+        check_padding(source_padding, memory.shape[:2])
+        own = self.decoder.called(target_ids, target_padding, state, self.max_positions)
         ctx = Context(
             own.pos,
             own.packing,
@@ -169,7 +195,7 @@ class EncoderDecoder(nn.Module):
         )
         x = self.decoder(target_ids, ctx)
         if last:
-            x = pick(x, last_column(ctx))[:, None]
+            x = pick_last(x, ctx)[:, None]
         return self.head(x, ctx)
 
 

@@ -21,9 +21,12 @@ def pick(x: Float[Tensor, "b t d"], column: Int[Tensor, "#b"]) -> Float[Tensor, 
     return x[torch.arange(x.shape[0], device=x.device), column.expand(x.shape[0])]
 
 
-def last_column(ctx: Context) -> Int[Tensor, "#b"]:
-    """The column of each row's last real token, whichever side the padding is on."""
-    return ctx.pos.argmax(1)
+def pick_last(x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
+    """Each row's last real token: that of the last column without padding, whatever positions were given."""
+    if ctx.packing == "none":
+        return x[:, -1]
+    columns = torch.arange(x.shape[1], device=x.device)
+    return pick(x, torch.where(ctx.pos >= 0, columns, -1).argmax(1))
 
 
 class First(nn.Module):
@@ -37,7 +40,7 @@ class Last(nn.Module):
     """The last real token, which in a decoder has seen all others."""
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
-        return pick(x, last_column(ctx))
+        return pick_last(x, ctx)
 
 
 class Mean(nn.Module):

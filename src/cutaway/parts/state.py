@@ -16,6 +16,7 @@ from torch import Tensor
 from cutaway.axes import Bool, Float, Int
 from cutaway.errors import CapacityError, ConfigError
 from cutaway.parts.context import Context
+from cutaway.parts.position import check_length
 
 
 class Held(Protocol):
@@ -152,11 +153,14 @@ class State:
         """Memory of all buffers, in bytes."""
         return sum(x.numel() * x.element_size() for x in self._tensors())
 
-    def advance(self, tokens: int, padding: Bool[Tensor, "b q"] | None) -> Int[Tensor, "#b q"]:
+    def advance(
+        self, tokens: int, padding: Bool[Tensor, "b q"] | None, max_positions: int | None = None
+    ) -> Int[Tensor, "#b q"]:
         """The positions of the next `tokens` columns, -1 on padding, and move on.
 
         Raises:
-            CapacityError: a row would hold more than `capacity` tokens. Nothing has changed then.
+            CapacityError: a row would hold more than `capacity` tokens, or than the model's `max_positions`. Nothing
+                has changed then.
         """
         start = self.next[:, None]
         if padding is None:
@@ -165,13 +169,15 @@ class State:
         else:
             pos = torch.where(padding, start + padding.cumsum(1) - 1, -1)
             after = self.next + padding.sum(1)
-        if self.fed + tokens > self.capacity and not torch.compiler.is_compiling():
+        most = self.capacity if max_positions is None else min(self.capacity, max_positions)
+        if self.fed + tokens > most and not torch.compiler.is_compiling():
             longest = int(after.max())
             if longest > self.capacity:
                 raise CapacityError(
                     f"this state has room for {self.capacity} tokens a row, and {longest} were fed; "
                     "make it larger: State(batch, capacity)"
                 )
+            check_length(longest, max_positions)
         self.next.copy_(after)
         self.fed += tokens
         self.calls += 1
