@@ -184,7 +184,7 @@ def save(
         raise CheckpointError("only what `load` or `build` gave can be saved; a model composed by hand has no sizes")
     if any(parameter.is_meta for parameter in net.parameters()):
         raise CheckpointError("a model on the meta device has no weights to save")
-    swaps = net.swaps
+    swaps: dict[str, Any] = getattr(net, "swaps", {})
     layout = layout or ("huggingface" if families.get(family).MODEL_TYPES and not swaps else "cutaway")
     if layout not in ("huggingface", "cutaway"):
         raise ConfigError(f"no layout {layout!r}; there are huggingface and cutaway")

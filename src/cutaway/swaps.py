@@ -100,7 +100,7 @@ def read(swaps: Mapping[str, str | Sequence[str]], sizes: Any) -> dict[str, Call
             raise ConfigError("this family has no feed-forward network of its own to put another in place of")
         feedforward = _named("feedforward", swaps["feedforward"], FEEDFORWARDS)
         made["feedforward"] = lambda: feedforward(sizes)
-    mixers = ["attention"]
+    mixers: list[Any] = ["attention"]
     if "mixer" in swaps:
         given = swaps["mixer"]
         mixers = list(given) if isinstance(given, (list, tuple)) else [given]
@@ -112,7 +112,7 @@ def read(swaps: Mapping[str, str | Sequence[str]], sizes: Any) -> dict[str, Call
 class _InTurn:
     """Called once a block, as `Attention` is; each call gives the next of the mixers, and after the last the first."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[Any]) -> None:
         if not names:
             raise ConfigError("mixer needs at least one name")
         self.chosen = [_mixer(name) for name in names]
@@ -138,7 +138,7 @@ def _mixer(given: Any) -> tuple[str, Mixer, int | None]:
     return name, mixer, int(number)
 
 
-def _check_position(position: Any, mixers: Sequence[str]) -> None:
+def _check_position(position: Any, mixers: Sequence[Any]) -> None:
     chosen = [_mixer(name) for name in mixers]
     names = ", ".join(dict.fromkeys(name for name, *_ in chosen))
     if position == "rotary" and not any(mixer.turns for _, mixer, _ in chosen):

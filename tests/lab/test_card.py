@@ -61,25 +61,25 @@ def test_the_cache_is_as_large_as_the_one_that_is_allocated(family, batch):
 
 
 def test_a_window_bounds_the_cache_and_the_work():
-    long, short = (card.preset("mistral-7b", context=c) for c in (32768, 4096))
+    long, short = (card.of("mistral-7b", context=c) for c in (32768, 4096))
     assert long.kv_cache == short.kv_cache
     assert long.flops_per_token == short.flops_per_token
-    assert card.preset("mistral-7b", context=2048).kv_cache != short.kv_cache
+    assert card.of("mistral-7b", context=2048).kv_cache != short.kv_cache
 
 
 def test_published_figures():
-    bert = card.preset("bert-base")
+    bert = card.of("bert-base")
     assert bert.parameters == bert.published_parameters == 109_482_240
     assert bert.kv_cache is None
     # Brown et al. 2020, table D.1: 1.74e5 millions of parameters, 2 FLOPs each a token forward
-    gpt3 = card.preset("gpt3-175b", context=1)
+    gpt3 = card.of("gpt3-175b", context=1)
     assert gpt3.flops_per_token == pytest.approx(2 * 174_600e6, rel=0.001)
     # half a MiB a token: keys and values, 32 layers of width 4096, two bytes each
-    assert card.preset("llama-7b", context=2048).kv_cache["float16"] == 2 * 32 * 4096 * 2 * 2048
+    assert card.of("llama-7b", context=2048).kv_cache["float16"] == 2 * 32 * 4096 * 2 * 2048
 
 
 def test_memory_of_weights_and_optimizer():
-    found = card.preset("gpt2")
+    found = card.of("gpt2")
     assert found.weights == {"float32": 4 * 124_439_808, "bfloat16": 2 * 124_439_808, "float16": 2 * 124_439_808}
     assert found.adamw == 8 * 124_439_808
 
@@ -87,14 +87,14 @@ def test_memory_of_weights_and_optimizer():
 @pytest.mark.parametrize("wrong", [{"context": 0}, {"batch": 0}, {"context": -1}])
 def test_sizes_below_one_are_refused(wrong):
     with pytest.raises(ConfigError, match="at least 1"):
-        card.preset("gpt2", **wrong)
+        card.of("gpt2", **wrong)
 
 
 def test_a_context_beyond_learned_positions_is_refused():
     with pytest.raises(ConfigError, match="1024 positions"):
-        card.preset("gpt2", context=1025)
+        card.of("gpt2", context=1025)
 
 
 def test_a_preset_that_is_none_gets_a_suggestion():
     with pytest.raises(SourceError, match="bert-base"):
-        card.preset("bert-bse")
+        card.of("bert-bse")

@@ -61,9 +61,11 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
             f"{folder / CARD} is of format {card.get('format')!r}; this version reads format {FORMAT}"
         )
     family, sizes, generation = card.get("family"), card.get("sizes"), card.get("generation")
-    swaps = card.get("swaps", {})
-    if not isinstance(family, str) or not all(isinstance(each, dict) for each in (sizes, generation, swaps)):
-        raise CheckpointError(f"{folder / CARD} must name a family, its sizes, its swaps and its generation settings")
+    if not isinstance(family, str) or not isinstance(sizes, dict) or not isinstance(generation, dict):
+        raise CheckpointError(f"{folder / CARD} must name a family, its sizes and its generation settings")
+    swaps = card.get("swaps", {})  # absent before parts could be swapped
+    if not isinstance(swaps, dict):
+        raise CheckpointError(f"{folder / CARD} must name its swapped parts by kind")
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"{folder / WEIGHTS} is missing")
     read = read_sizes(families.get(family).Sizes, sizes, str(folder / CARD))

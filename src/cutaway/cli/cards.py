@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from cutaway.lab.card import Card
 
 
+Swap = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
+
+
 def models(*, json: Json = False) -> None:
     """The families, their presets, and the parameter counts their authors published.
 
@@ -52,6 +55,18 @@ def card(
         arg(metavar="INT", help="Tokens looked back at. The model's longest if not given.", help_behavior_hint=""),
     ] = None,
     batch: int = 1,
+    diff: Annotated[
+        str | None,
+        arg(
+            metavar="PRESET_OR_SOURCE",
+            help="Another model: say in words, part by part, where the two differ.",
+            help_behavior_hint="",
+        ),
+    ] = None,
+    position: Swap = None,
+    norm: Swap = None,
+    feedforward: Swap = None,
+    mixer: Swap = None,
     json: Json = False,
 ) -> None:
     """What a model is: its parts, its sizes, and the memory and work it takes. Loads no weights.
@@ -59,21 +74,47 @@ def card(
     Examples:
         cutaway card bert-base
         cutaway card llama-65b --context 2048 --batch 8
+        cutaway card gpt2 --diff llama-7b
+        cutaway card gpt2 --mixer attention,window:256 --position rotary --diff gpt2
 
     Args:
         batch: Sequences at once, for the KV cache.
+        position: Other positions than the preset's own: none, learned, sinusoidal, rotary, alibi, t5.
+        norm: Another norm: layer, rms, std.
+        feedforward: Another feed-forward network: relu, gelu, gelu_tanh, silu, swiglu, geglu, reglu.
+        mixer: Another mixer of tokens, or several to take turns: attention,window:256. A wrong name lists all.
+
+    With --json: the card; with --diff: {"a", "b" (the two cards), "differing": {part: [in a, in b]}, "alike": [part]}.
     """
     from cutaway.lab import card as cards
+    from cutaway.lab.anatomy import differences
 
-    found = cards.of(model, context=context, batch=batch)
+    chosen = {"position": position, "norm": norm, "feedforward": feedforward, "mixer": mixer and mixer.split(",")}
+    swaps = {kind: name for kind, name in chosen.items() if name}
+    found = cards.of(model, context=context, batch=batch, swaps=swaps)
+    if diff is None:
+        emit(found.json()) if json else show(found)
+        return
+    other = cards.of(diff, context=context, batch=batch)
+    differing, alike = differences(found.parts, other.parts)
     if json:
-        emit(found.json())
+        pairs = {part: [a, b] for part, a, b in differing}
+        emit({"a": found.json(), "b": other.json(), "differing": pairs, "alike": alike})
     else:
-        show(found)
+        show_differences(found, other, differing, alike)
 
 
 def _identity(module: object) -> str:
     return (module.__doc__ or "").strip().splitlines()[0]
+
+
+def show_differences(a: Card, b: Card, differing: list[tuple[str, str, str]], alike: list[str]) -> None:
+    """Where two models differ, part by part."""
+    of_a, of_b = (card.name + "".join(f", {kind} swapped" for kind in card.swaps) for card in (a, b))
+    rows = [*differing, ("parameters", f"{a.parameters:,}", f"{b.parameters:,}")]
+    table("", of_a, of_b, rows=rows)
+    said = f"Alike: {', '.join(alike)}." if alike else "No part is alike."
+    console().print(f"\n{said if differing else 'No part differs.'}", soft_wrap=True)
 
 
 def show(card: Card) -> None:
@@ -100,4 +141,6 @@ def show(card: Card) -> None:
     table("memory", "weights>", "KV cache>", rows=rows)
     sequences = "a sequence" if card.batch == 1 else f"{card.batch} sequences"
     out.print(f"(FLOPs and cache for {sequences} of {card.context:,} tokens)\n")
+    table("part", "what it is", rows=list(card.parts.items()))
+    print()
     out.print(", ".join(f"{key} {value}" for key, value in card.sizes.items()), markup=False)

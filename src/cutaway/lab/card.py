@@ -4,7 +4,8 @@ The model is built on PyTorch's `meta` device, so a card of 175 billion paramete
 
     weights         parameters · bytes of the dtype
     AdamW state     two float32 moments a parameter (Loshchilov and Hutter 2019): 8 · parameters
-    KV cache        Σ over attention sites 2 · B · G · min(context, window) · E · bytes of the dtype
+    KV cache        what a row of `context` tokens leaves behind, as allocated: for attention
+                    Σ over sites 2 · B · G · min(context, window) · E · bytes of the dtype; for an SSM a constant
     FLOPs a token   2 · (elements of the matrices a token goes through) + Σ over sites 4 · H · E · min(context, window)
 
 The last one is a forward pass for one token that looks at `context` keys, as in Chowdhery et al. 2022 (PaLM,
@@ -14,7 +15,7 @@ A training step takes three times as much.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from torch import nn
 
 from cutaway import families
 from cutaway.checkpoints import PACKAGES, open_source
+from cutaway.checkpoints.compose import compose
 from cutaway.errors import ConfigError
-from cutaway.parts import Attention, EncoderDecoder, LanguageHead, Model, TokenHead
+from cutaway.lab.anatomy import Words, anatomy
+from cutaway.parts import Attention, EncoderDecoder, LanguageHead, Model, State, TokenHead
+from cutaway.parts.state import KV
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 DEFAULT_CONTEXT = 512  # where a family has no longest context of its own
@@ -39,6 +43,8 @@ class Card:
     family: str
     identity: str  # the family's one line
     sizes: dict[str, Any]
+    swaps: dict[str, Any]
+    parts: Words  # what each part is, in words
     parameters: int
     published_parameters: int | None  # of the preset, where it is one
     layers: int  # blocks; an encoder's and a decoder's together
@@ -58,7 +64,15 @@ class Card:
         return asdict(self)
 
 
-def describe(family: str, sizes: Any, *, name: str | None = None, context: int | None = None, batch: int = 1) -> Card:
+def describe(
+    family: str,
+    sizes: Any,
+    *,
+    name: str | None = None,
+    context: int | None = None,
+    batch: int = 1,
+    swaps: Mapping[str, Any] | None = None,
+) -> Card:
     """The card of a family's sizes.
 
     Args:
@@ -67,13 +81,13 @@ def describe(family: str, sizes: Any, *, name: str | None = None, context: int |
         name: how to call it; a preset's name also tells the published count.
         context: keys a token looks at (and source tokens); the model's longest by default.
         batch: sequences in the cache, B.
+        swaps: parts in the place of the family's own, as for `cutaway.build`.
 
     Raises:
-        ConfigError: context or batch below 1, or longer than the model has positions.
+        ConfigError: context or batch below 1, or longer than the model has positions; parts that cannot be.
     """
     module = families.get(family)
-    with torch.device("meta"):
-        model: Model | EncoderDecoder = module.compose(sizes)
+    model: Any = compose(family, sizes, name or family, torch.device("meta"), swaps).eval()
     if context is None:
         context = int(getattr(sizes, "context", DEFAULT_CONTEXT))
     if context < 1 or batch < 1:
@@ -88,8 +102,10 @@ def describe(family: str, sizes: Any, *, name: str | None = None, context: int |
         family=family,
         identity=(module.__doc__ or "").strip().splitlines()[0],
         sizes=asdict(sizes),
+        swaps=dict(swaps or {}),
+        parts=anatomy(model),
         parameters=parameters,
-        published_parameters=module.PARAMETERS.get(name),
+        published_parameters=None if swaps else module.PARAMETERS.get(name),
         layers=sum(len(blocks) for blocks in _blocks(model)),
         width=model.width,
         context=context,
@@ -102,25 +118,24 @@ def describe(family: str, sizes: Any, *, name: str | None = None, context: int |
     )
 
 
-def preset(name: str, *, context: int | None = None, batch: int = 1) -> Card:
-    """The card of a preset such as "gpt3-175b". Raises `SourceError` where there is none of that name."""
-    family = families.by_preset(name)
-    return describe(family, families.get(family).PRESETS[name], name=name, context=context, batch=batch)
-
-
-def of(model: str, *, context: int | None = None, batch: int = 1) -> Card:
+def of(model: str, *, context: int | None = None, batch: int = 1, swaps: Mapping[str, Any] | None = None) -> Card:
     """The card of a preset, or of any source that `cutaway.load` takes; its weights are not read.
 
-    A name that is both (`gpt2` is a preset and may be a folder) is the folder.
+    A name that is both (`gpt2` is a preset and may be a folder) is the folder. Only a preset's parts can be swapped.
 
     Raises:
         SourceError: it is neither.
+        ConfigError: parts that cannot go together, or swaps for a model that has its weights already.
     """
     local = Path(model).expanduser().exists() or model.lower() in PACKAGES
     if not local and "/" not in model:
-        return preset(model, context=context, batch=batch)
+        family = families.by_preset(model)
+        chosen = families.get(family).PRESETS[model]
+        return describe(family, chosen, name=model, context=context, batch=batch, swaps=swaps)
+    if swaps:
+        raise ConfigError(f"{model} has trained weights, whose parts cannot be swapped; choose a preset")
     opened = open_source(model)
-    return describe(opened.family, opened.sizes, name=model, context=context, batch=batch)
+    return describe(opened.family, opened.sizes, name=model, context=context, batch=batch, swaps=opened.swaps)
 
 
 def _blocks(model: Model | EncoderDecoder) -> list[nn.ModuleList]:
@@ -139,8 +154,17 @@ def _keys(site: Attention, context: int) -> int:
 
 
 def _cached_elements(model: Model | EncoderDecoder, context: int) -> int:
-    """Elements of keys and values that one sequence leaves behind, cross-attention's too."""
-    return sum(2 * site.kv_heads * _keys(site, context) * site.head_width for site in _sites(_blocks(model)[-1]))
+    """Elements that one sequence of `context` tokens leaves behind, cross-attention's too: one token is run on `meta`."""
+    ids = torch.zeros((1, 1), dtype=torch.int64, device="meta")
+    state = State(1, context, device="meta")
+    with torch.no_grad():
+        if isinstance(model, EncoderDecoder):
+            model(ids.expand(1, context), ids, state=state)
+        else:
+            model(ids, state=state)
+    held = ((x, held) for held in state.sites.values() for x in held.tensors())
+    # of a buffer's slots one is a bin for padding
+    return sum(x.numel() // x.shape[2] * (x.shape[2] - 1) if isinstance(h, KV) else x.numel() for x, h in held)
 
 
 def _flops(model: Model | EncoderDecoder, context: int) -> tuple[int, int | None]:
