@@ -72,7 +72,7 @@ def _tokenizer_json(folder: Path, config: dict[str, Any]) -> tuple[RustEngine, d
     document = read_json(file)
     if not isinstance(document.get("model"), dict):
         raise TokenizerError(f'{file} has no "model" object; fetch the file again.')
-    engine = RustEngine(document, str(file))
+    engine = RustEngine(document, str(file), read_text(file))
     added = {token.text: token.special for _, token in sorted(added_tokens(folder, config).items())}
     engine.add({text: special for text, special in added.items() if engine.index(text) is None})
     roles = read_roles(config, file)

@@ -11,12 +11,14 @@ from cutaway.text.stream import Bytes, Spacing
 
 
 class RustEngine:
-    """Runs a `tokenizer.json` document; `name` is the file to blame when it is broken."""
+    """Runs a `tokenizer.json` document; `name` is the file to blame when it is broken, `text` what it holds."""
 
-    def __init__(self, document: Json, name: str):
+    def __init__(self, document: Json, name: str, text: str | None = None):
         self._document = document | {"truncation": None, "padding": None}
         self._name = name
-        self._rust = self._start(self._document)
+        self._rust = self._start(self._document, text)
+        self._rust.no_truncation()
+        self._rust.no_padding()
         self._finish()
 
     def _finish(self) -> None:
@@ -27,11 +29,11 @@ class RustEngine:
         self.spacing = self._decoder.spacing
         self.bytes_of = lru_cache(maxsize=None)(self._bytes_of)
 
-    def _start(self, document: Json) -> Any:
+    def _start(self, document: Json, text: str | None = None) -> Any:
         from tokenizers import Tokenizer
 
         try:
-            return Tokenizer.from_str(json.dumps(document))
+            return Tokenizer.from_str(json.dumps(document) if text is None else text)
         except BaseException as problem:
             reason = _reason(problem)
             raise TokenizerError(f"{self._name} describes no tokenizer ({reason}); fetch the file again.") from None
@@ -80,7 +82,8 @@ class RustEngine:
 
     def around(self) -> tuple[list[int], list[int]]:
         """The ids that the tokenizer's own post-processor puts before and after a text."""
-        for text in ("a", *list(self._rust.get_vocab())[:50]):
+        pieces = (self.piece(index) for index in range(50))  # where even "a" is no text
+        for text in ("a", *filter(None, pieces)):
             encoding = self._encode(self._rust, text, special=True)
             mask = encoding.special_tokens_mask
             if 0 in mask:
