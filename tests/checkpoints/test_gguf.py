@@ -352,3 +352,12 @@ def test_flipped_bytes(flips: list[tuple[int, int]], small: bytes, tmp_path: Pat
     (tmp_path / "m.gguf").write_bytes(data)
     with suppress(CutawayError):
         cutaway.load(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize("name", ["output_norm_weight", "output_norm.height", "blk.x.output_norm.w"])
+def test_a_tensor_of_no_known_name(name: str, small: bytes, tmp_path: Path) -> None:
+    longest = name.encode().ljust(len("output_norm.weight"), b"t")[: len("output_norm.weight")]
+    assert small.count(b"output_norm.weight") == 1
+    (tmp_path / "m.gguf").write_bytes(small.replace(b"output_norm.weight", longest))
+    with pytest.raises(CheckpointError, match=rf"holds {longest.decode()}, which the model its fields describe lacks"):
+        cutaway.load(tmp_path / "m.gguf")

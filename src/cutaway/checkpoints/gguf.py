@@ -146,7 +146,7 @@ def _renamed(
     """The tensors under their published names, laid out as published."""
     found: dict[str, Stored] = {}
     for theirs, tensor in stored.items():
-        *block, name, suffix = theirs.split(".")
+        *block, name, suffix = theirs.split(".") if "." in theirs else ("", theirs)
         per_block = len(block) == 2 and block[0] == "blk" and block[1].isdecimal()
         if (
             name not in names
