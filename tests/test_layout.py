@@ -16,6 +16,7 @@ from cutaway.layout import (
     permute,
     same,
     split,
+    split_heads,
     split_transposed,
     tied,
     transpose,
@@ -32,6 +33,8 @@ OPS = [
     (split_transposed(3), (4, 6)),
     (split_transposed(3), (6,)),
     (split_transposed((1, 2, 3)), (4, 6)),
+    (split_heads(2), (12, 5)),
+    (split_heads(3, 2), (12,)),
     (permute(2), (12, 5)),
     (permute(3), (12,)),
 ]
@@ -53,6 +56,7 @@ def test_what_ops_do() -> None:
     assert torch.equal(k, weight[:, 2:4].T)
     assert torch.equal(v, weight[:, 4:].T)
     assert permute(2).read(torch.arange(8))[0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert [x.tolist() for x in split_heads(2).read(torch.arange(12))] == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]
 
 
 def test_rotary_pairs_land_where_they_turn() -> None:

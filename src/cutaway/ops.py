@@ -69,6 +69,21 @@ class split_transposed(Op):
 
 
 @dataclass(frozen=True)
+class split_heads(Op):
+    """They keep each head's q, k and v side by side (q of head 0, k of head 0, v of head 0, q of head 1, …)."""
+
+    heads: int
+    parts: int = 3
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return [each.flatten(0, 1) for each in theirs.unflatten(0, (self.heads, self.parts, -1)).unbind(1)]
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return torch.stack([each.unflatten(0, (self.heads, -1)) for each in ours], 1).flatten(0, 2)
+
+
+@dataclass(frozen=True)
 class permute(Op):
     """They keep rotary pairs side by side (x0, y0, x1, y1, …), we as halves (x0, x1, …, y0, y1, …)."""
 

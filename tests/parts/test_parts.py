@@ -12,14 +12,17 @@ from cutaway.errors import ConfigError
 from cutaway.parts import (
     ALiBi,
     Attention,
+    Block,
     Context,
     FeedForward,
     First,
     Gated,
     Last,
+    LanguageHead,
     LayerNorm,
     LearnedPositions,
     Mean,
+    Parallel,
     PostNorm,
     PreNorm,
     RMSNorm,
@@ -68,6 +71,39 @@ def test_residuals():
     torch.testing.assert_close(PostNorm(inner, norm)(X, ctx), norm(X + inner(X)))
     torch.testing.assert_close(Sandwich(norm, inner, norm)(X, ctx), X + norm(inner(norm(X))))
     assert double(X) is X
+
+
+def test_a_parallel_block_adds_what_each_makes_of_its_input():
+    ctx = at([[0, 1, 2, 3, 4]])
+    norms, inner = [LayerNorm(16), LayerNorm(16)], [FeedForward(16, 32, "relu"), FeedForward(16, 32, "silu")]
+    nn.init.normal_(norms[1].weight)
+    sublayers = {name: PreNorm(norm, part) for name, norm, part in zip("ab", norms, inner, strict=True)}
+    both = Parallel(**sublayers)
+    torch.testing.assert_close(both(X, ctx), X + inner[0](norms[0](X)) + inner[1](norms[1](X)))
+    in_turn = Block(**sublayers)
+    assert [name for name, _ in both.named_parameters()] == [name for name, _ in in_turn.named_parameters()]
+    assert not torch.allclose(both(X, ctx), in_turn(X, ctx), atol=1e-2)
+
+
+def test_a_norm_that_learns_its_difference_from_one():
+    """Gemma's: in bfloat16 as well the sum is taken in float32, as published."""
+    from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+
+    ours, theirs = RMSNorm(16, 1e-3, offset=1.0), Gemma2RMSNorm(16, 1e-3)
+    assert torch.equal(ours.weight, torch.zeros(16))
+    with torch.no_grad():
+        theirs.weight.copy_(ours.weight.normal_(std=0.1))
+    torch.testing.assert_close(ours(X), theirs(X))
+    torch.testing.assert_close(ours(X), RMSNorm(16, 1e-3)(X) * (1 + ours.weight))
+    narrow = X.bfloat16()
+    assert torch.equal(ours.bfloat16()(narrow), theirs.bfloat16()(narrow))
+
+
+def test_a_soft_cap_bounds_the_logits():
+    table = nn.Embedding(9, 16)
+    head, logits = LanguageHead(16, 9, tied=table, softcap=2.0), LanguageHead(16, 9, tied=table)(X * 9)
+    assert logits.abs().max() > 4
+    torch.testing.assert_close(head(X * 9), 2 * torch.tanh(logits / 2))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +203,36 @@ def test_alibi_slopes_equal_the_reference(heads):
     causal = torch.ones(6, 6).tril().bool()
     fill = lambda x: x.masked_fill(~causal, -torch.inf).softmax(-1)
     torch.testing.assert_close(fill(ours), fill(reference.expand(-1, 6, -1)))
+
+
+@pytest.mark.parametrize("heads", [4, 6])
+@pytest.mark.parametrize("packing", ["none", "left"])
+def test_the_three_forms_of_alibi_are_one_after_softmax(heads, packing):
+    """And only there: each has the logits its publisher gives it."""
+    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+    from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+
+    real = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1]][: 1 if packing == "none" else 2])
+    pos = torch.where(real.bool(), real.cumsum(1) - 1, -1)
+    made = {origin: ALiBi(heads, origin).pattern(pos, pos) for origin in ("query", "first", "last")}
+    bloom = build_alibi_tensor(real, heads, torch.float32).unflatten(0, (-1, heads))
+    mpt = build_mpt_alibi_tensor(heads, 7)
+    allowed = (Causal().dense(pos, pos) & (pos >= 0)[:, None, None, :]).expand(-1, heads, -1, -1)
+    seen = (pos >= 0)[:, None, None, :]
+    torch.testing.assert_close(made["first"].where(seen, 0), bloom.where(seen, 0))
+    torch.testing.assert_close(made["last"].where(seen, 0), mpt.expand(len(pos), -1, -1, -1).where(seen, 0))
+    assert [x.shape[2] for x in made.values()] == [7, 1, 1]
+    weights = [x.expand_as(allowed).masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num() for x in made.values()]
+    torch.testing.assert_close(weights[1], weights[0])
+    torch.testing.assert_close(weights[2], weights[0])
+    assert not torch.allclose(made["first"], made["query"])
+
+
+def test_alibi_of_other_slopes():
+    slopes = ALiBi(4, steepest=16).slopes()
+    torch.testing.assert_close(slopes, 2.0 ** -torch.tensor([4.0, 8.0, 12.0, 16.0]))
+    with pytest.raises(ConfigError, match="'middle'"):
+        ALiBi(4, "middle")
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (4, 1)])

@@ -14,7 +14,7 @@ from torch import nn
 from cutaway import parts
 from cutaway.attention import Mask
 from cutaway.attention.masks import Both, Causal, Either, Full, Window
-from cutaway.parts import Attention, EncoderDecoder, Model, PostNorm, PreNorm, Sandwich, Stack
+from cutaway.parts import Attention, EncoderDecoder, Model, Parallel, PostNorm, PreNorm, Sandwich, Stack
 
 Words = dict[str, str]
 
@@ -59,7 +59,7 @@ def _stack(stack: Stack) -> Words:
 
 def _block(block: nn.Module) -> Words:
     """A block's sublayers: what each computes, and how it is joined to the residual stream."""
-    found: Words = {}
+    found: Words = {"sublayers": "side by side: x + f(norm(x)) + g(norm(x))"} if isinstance(block, Parallel) else {}
     for name, sublayer in block.named_children():
         inner = getattr(sublayer, "inner", None)
         if not isinstance(inner, nn.Module):
@@ -138,10 +138,12 @@ def _attention(a: Any) -> Words:
     if a.softcap is not None:
         scores.append(f"capped softly at {a.softcap:g}")
     biased = [name for name in ("q", "k", "v", "out") if getattr(a, name).bias is not None]
+    values = {"turns values": ", then ".join(describe(step) for step in a.v_steps)} if a.v_steps else {}
     return {
         "": heads,
         "sees": "the encoder's output" if a.cross else looks(a.mask),
         "turns queries and keys": ", then ".join(turned) or "no",
+        **values,
         "scores": ", ".join(scores) or "q·k scaled by the head's width",
         "biases": {4: "yes", 0: "no"}.get(len(biased), f"on {', '.join(biased)}"),
     }
@@ -179,14 +181,16 @@ def _feedforward(part: Any) -> str:
 
 def _norm(part: Any) -> str:
     bias = ", no bias" if isinstance(part, parts.LayerNorm) and part.bias is None else ""
-    return f"{type(part).__name__} (ε {part.eps:g}{bias})"
+    offset = f", times {part.offset:g} + g" if isinstance(part, parts.RMSNorm) and part.offset else ""
+    return f"{type(part).__name__} (ε {part.eps:g}{bias}{offset})"
 
 
 def _language_head(part: Any) -> str:
     tie = "tied to the embedding" if isinstance(part.tokens, nn.Embedding) else "a table of its own"
     transform = "" if part.transform is None else ", after a transform"
     bias = "" if part.bias is None else ", a bias"
-    return f"vocabulary; {tie}{transform}{bias}"
+    cap = "" if part.softcap is None else f"; capped softly at {part.softcap:g}"
+    return f"vocabulary; {tie}{transform}{bias}{cap}"
 
 
 def _rotary(part: Any) -> str:

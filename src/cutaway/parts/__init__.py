@@ -1,6 +1,7 @@
 """The parts every architecture is composed of. Each is a file of its own; import what you need from `cutaway.parts`."""
 
 from cutaway.parts.attention import Attention
+from cutaway.parts.clip import Clip
 from cutaway.parts.context import Context
 from cutaway.parts.dropout import Dropout
 from cutaway.parts.embedding import Embedding, Segments
@@ -21,7 +22,7 @@ from cutaway.parts.norm import LayerNorm, RMSNorm, StdNorm
 from cutaway.parts.pool import First, Last, Mean, Pooler
 from cutaway.parts.position import LearnedPositions, Positions, SinusoidalPositions
 from cutaway.parts.relative import ALiBi, T5Bias
-from cutaway.parts.residual import Block, PostNorm, PreNorm, Sandwich
+from cutaway.parts.residual import Block, Parallel, PostNorm, PreNorm, Sandwich
 from cutaway.parts.rotary import Rotary
 from cutaway.parts.state import Cells, State
 from cutaway.parts.swap import MakeFeedForward, MakeMixer, MakeNorm, MakePosition
@@ -32,6 +33,7 @@ __all__ = [
     "Attention",
     "Block",
     "Cells",
+    "Clip",
     "Context",
     "DetectionHead",
     "Dropout",
@@ -52,6 +54,7 @@ __all__ = [
     "MaskedTransform",
     "Mean",
     "Model",
+    "Parallel",
     "Pooler",
     "Positions",
     "PostNorm",

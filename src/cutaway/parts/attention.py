@@ -39,7 +39,7 @@ class Attention(nn.Module):
         head_width: E; `None` is D / H.
         mask: who may look at whom. Padding is always masked besides.
         bias, out_bias: whether q, k, v and the output projection have one (`out_bias=None`: as `bias`).
-        q_steps, k_steps: parts `(x (B, H, T, E), ctx) -> x` applied in order, e.g. `[RMSNorm(E), Rotary(E)]`.
+        q_steps, k_steps, v_steps: parts `(x (B, H, T, E), ctx) -> x` applied in order, e.g. `[RMSNorm(E), Rotary(E)]`.
         scale: multiplies q kᵀ; `None` is 1/sqrt(E).
         softcap: c in c·tanh(logits/c), before the bias.
         dropout: probability of dropping a weight of the pattern, in training.
@@ -61,6 +61,7 @@ class Attention(nn.Module):
         out_bias: bool | None = None,
         q_steps: Sequence[nn.Module] = (),
         k_steps: Sequence[nn.Module] = (),
+        v_steps: Sequence[nn.Module] = (),
         score_bias: nn.Module | None = None,
         scale: float | None = None,
         softcap: float | None = None,
@@ -79,7 +80,7 @@ class Attention(nn.Module):
         self.k = nn.Linear(width, kv_heads * head_width, bias=bias)
         self.v = nn.Linear(width, kv_heads * head_width, bias=bias)
         self.out = nn.Linear(heads * head_width, width, bias=bias if out_bias is None else out_bias)
-        self.q_steps, self.k_steps = nn.ModuleList(q_steps), nn.ModuleList(k_steps)
+        self.q_steps, self.k_steps, self.v_steps = (nn.ModuleList(steps) for steps in (q_steps, k_steps, v_steps))
         self.score_bias = score_bias
         self.mask, self.cross, self.dropout, self.softcap = mask, cross, dropout, softcap
         self.scale = head_width**-0.5 if scale is None else scale
@@ -112,6 +113,8 @@ class Attention(nn.Module):
         k, v = self._heads(self.k(x)), self._heads(self.v(x))  # (B, G, T, E)
         for step in self.k_steps:
             k = step(k, ctx)
+        for step in self.v_steps:
+            v = step(v, ctx)
         if ctx.state is None:
             return k, v, ctx.pos, "own"
         return ctx.state.kv(ctx.site, k, v, self.mask.window).extend(k, v, ctx)

@@ -26,7 +26,10 @@ from cutaway.parts.pool import First, Last, Mean
 
 
 class LanguageHead(nn.Module):
-    """scale · x Wᵀ + b over the vocabulary. `tied` shares W with the token embedding (Press and Wolf 2017)."""
+    """scale · x Wᵀ + b over the vocabulary. `tied` shares W with the token embedding (Press and Wolf 2017).
+
+    `softcap` is c in c·tanh(logits / c), which keeps them between -c and c (Gemma 2, section 2).
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class LanguageHead(nn.Module):
         tied: nn.Embedding | None = None,
         bias: bool = False,
         scale: float = 1.0,
+        softcap: float | None = None,
         transform: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -43,14 +47,15 @@ class LanguageHead(nn.Module):
         # the module is shared, not its tensor, so that the two stay one however the weights are replaced
         self.tokens = nn.Linear(width, vocab, bias=False) if tied is None else tied
         self.bias = nn.Parameter(torch.zeros(vocab)) if bias else None
-        self.scale = scale
+        self.scale, self.softcap = scale, softcap
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: object = None) -> Float[Tensor, "b t v"]:
         if self.transform is not None:
             x = self.transform(x)
         if self.scale != 1.0:
             x = x * self.scale
-        return F.linear(x, self.tokens.weight, self.bias)
+        logits = F.linear(x, self.tokens.weight, self.bias)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
 class MaskedTransform(nn.Module):
@@ -66,7 +71,7 @@ class MaskedTransform(nn.Module):
         self.dense = nn.Linear(width, out or width, bias=bias)
         self.norm, self.act = LayerNorm(out or width, eps, norm_bias), activation(act)
 
-    def forward(self, x: Float[Tensor, "b t d"], ctx: object = None) -> Float[Tensor, "b t d"]:
+    def forward(self, x: Float[Tensor, "... d"], ctx: object = None) -> Float[Tensor, "... e"]:
         return self.norm(self.act(self.dense(x)))
 
 
@@ -129,11 +134,13 @@ class EmbeddingHead(nn.Module):
         return F.normalize(pooled, dim=-1) if self.normalise else pooled
 
 
-def decoder_head(name: str, tokens: nn.Embedding, labels: int, *, tied: bool, dropout: float = 0.0) -> nn.Module | None:
+def decoder_head(
+    name: str, tokens: nn.Embedding, labels: int, *, tied: bool, dropout: float = 0.0, softcap: float | None = None
+) -> nn.Module | None:
     """The head of a decoder above the embedding `tokens`, for each task it is published with."""
     vocab, width = tokens.weight.shape
     heads = {
-        "lm": lambda: LanguageHead(width, vocab, tied=tokens if tied else None),
+        "lm": lambda: LanguageHead(width, vocab, tied=tokens if tied else None, softcap=softcap),
         "sequence": lambda: SequenceHead(Last(), width, labels, bias=False),
         "token": lambda: TokenHead(width, labels, dropout=dropout),
         "none": lambda: None,

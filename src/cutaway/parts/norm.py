@@ -1,7 +1,7 @@
 """Normalisation over the width D. A norm takes `(x, ctx)` like every part, so it can stand wherever a step can.
 
     LayerNorm   (x - mean) / sqrt(var + ε) · g + b      Ba et al. 2016, equation 4
-    RMSNorm     x / sqrt(mean(x²) + ε) · g              Zhang and Sennrich 2019, equation 4
+    RMSNorm     x / sqrt(mean(x²) + ε) · g              Zhang and Sennrich 2019, equation 4; Gemma learns g - 1
     StdNorm     (x - mean) / (std + ε) · g + b          in many tutorials: unbiased std, ε outside the root
 
 Statistics are taken in float32 whatever the dtype of x.
@@ -30,14 +30,20 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """LayerNorm without the mean and without b: T5, LLaMA."""
+    """LayerNorm without the mean and without b: T5, LLaMA.
 
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
+    With `offset` what is learned is g - offset: Gemma keeps g - 1, so that weight decay pulls towards doing nothing.
+    The sum is taken in float32: near 1, bfloat16 would lose most of what Gemma learned.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6, offset: float = 0.0) -> None:
         super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
+        self.eps, self.offset = eps, offset
+        self.weight = nn.Parameter(torch.full((width,), 1.0 - offset))
 
     def forward(self, x: Float[Tensor, "... d"], ctx: object = None) -> Float[Tensor, "... d"]:
+        if self.offset:
+            return F.rms_norm(x.float(), self.weight.shape, self.weight.float() + self.offset, self.eps).to(x.dtype)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 

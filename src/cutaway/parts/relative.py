@@ -1,7 +1,7 @@
 """Positions added to the logits of attention: what counts is how far apart query and key are.
 
     T5Bias   b[bucket(k_pos - q_pos), head], learned     Raffel et al. 2020, section 2.1
-    ALiBi    -slope_head · |q_pos - k_pos|, fixed         Press et al. 2022, section 3
+    ALiBi    -slope_head · |q_pos - k_pos|, fixed         Press et al. 2022, section 3; two more forms are published
 
 Both hold `pattern(q_pos, k_pos)`, which draws them, and are made once a forward whatever the number of layers.
 """
@@ -65,22 +65,39 @@ class T5Bias(_Relative):
 class ALiBi(_Relative):
     """Attention with linear biases: nothing learned, and lengths beyond training work.
 
+    Three forms of the same bias are published, by what the distance is counted from. With m the head's slope:
+
+        "query"    -m·|q_pos - k_pos|      the paper (Press et al. 2022, figure 3)
+        "first"     m·k_pos                BLOOM
+        "last"     -m·(last - k_pos)       MPT; `last` is the row's last key
+
+    Within a row of the pattern they differ by a constant (m·q_pos, or m·(last - q_pos)), which softmax takes away again,
+    so where nobody looks ahead the weights are equal. The logits are not: a picture of them, a soft cap after the bias,
+    and the last digits differ. "query" is the only one that bidirectional models can use and the most accurate over
+    long texts, since the largest logits stay small; the others have one row, (B, H, 1, K) instead of (B, H, Q, K).
+
     Slopes are 2^(-8i/H) for i = 1 … H; where H is no power of two, those of the power below, then every other one of
-    the power above (the paper's published code).
+    the power above (the paper's published code). `steepest` is the 8 (MPT's `alibi_bias_max`).
     """
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, origin: str = "query", steepest: int = 8) -> None:
         super().__init__()
-        self.heads = heads
+        if origin not in ("query", "first", "last"):
+            raise ConfigError(f"ALiBi counts distances from the query, the first or the last key, not {origin!r}")
+        self.heads, self.origin, self.steepest = heads, origin, steepest
 
     def slopes(self, device: torch.device | None = None) -> Float[Tensor, "h"]:
         def geometric(n: int) -> list[float]:
-            return [2.0 ** (-8.0 * i / n) for i in range(1, n + 1)]
+            return [2.0 ** (-self.steepest * i / n) for i in range(1, n + 1)]
 
         power = 2 ** int(math.log2(self.heads))
         extra = geometric(2 * power)[0::2][: self.heads - power]
         return torch.tensor(geometric(power) + extra, device=device)
 
     def pattern(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        distance = (q_pos[:, :, None] - k_pos[:, None, :]).abs().float()
+        if self.origin == "query":
+            distance = (q_pos[:, :, None] - k_pos[:, None, :]).abs().float()  # (B, Q, K)
+        else:
+            last = k_pos.amax(1, keepdim=True) if self.origin == "last" else 0
+            distance = (last - k_pos)[:, None, :].float()  # (B, 1, K)
         return -self.slopes(distance.device)[:, None, None] * distance[:, None]  # (B, H, Q, K)

@@ -3,6 +3,10 @@
 PostNorm    norm(x + f(x))            the 2017 Transformer, BERT
 PreNorm     x + f(norm(x))            GPT-2, LLaMA, T5 (Xiong et al. 2020)
 Sandwich    x + norm₂(f(norm₁(x)))    Gemma 2 (Ding et al. 2021, section 2.4)
+
+A block's sublayers run one after the other (`Block`), or all read the same x (`Parallel`):
+
+Parallel    x + f(norm₁(x)) + g(norm₂(x))    GPT-J, GPT-NeoX, PaLM
 """
 
 from __future__ import annotations
@@ -32,8 +36,12 @@ class PreNorm(nn.Module):
         super().__init__()
         self.norm, self.inner, self.dropout = norm, inner, dropout
 
+    def change(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        """f(norm(x)): what is added to x."""
+        return drop(self, self.inner(self.norm(x), ctx), self.dropout)
+
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
-        return x + drop(self, self.inner(self.norm(x), ctx), self.dropout)
+        return x + self.change(x, ctx)
 
 
 class Sandwich(nn.Module):
@@ -60,3 +68,20 @@ class Block(nn.Module):
             assert sublayer is not None
             x = sublayer(x, ctx.enter(name))
         return x
+
+
+class Parallel(Block):
+    """Named sublayers that all read the block's input, their changes added: x + Σᵢ fᵢ(normᵢ(x)).
+
+    `Parallel(attention=PreNorm(...), feedforward=PreNorm(...))` has the names and parameters of the `Block` of the same
+    sublayers, so that a family says with one word which it is. Reference: Wang and Komatsuzaki 2021 (GPT-J);
+    Black et al. 2022 (GPT-NeoX-20B, section 2.1); Chowdhery et al. 2022 (PaLM, section 2). The matrices of attention
+    and feed-forward no longer wait for each other; at 20B and above the quality is the same.
+    """
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        out = x
+        for name, sublayer in self._modules.items():
+            assert isinstance(sublayer, PreNorm)
+            out = out + sublayer.change(x, ctx.enter(name))
+        return out
