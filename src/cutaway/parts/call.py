@@ -33,8 +33,7 @@ def context(
         if state is not None:
             raise ConfigError("a state counts positions itself; give one or the other")
         check(positions, 2**31, "positions", ids)
-        pos = positions.long()
-        pos = pos if packing == "none" else torch.where(padding, pos, -1)  # type: ignore[arg-type]
+        pos = positions if packing == "none" else torch.where(padding, positions, -1)  # type: ignore[arg-type]
     elif state is not None:
         pos = state.advance(ids.shape[1], None if packing == "none" else padding, max_positions)
     else:
