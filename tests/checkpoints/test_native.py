@@ -21,6 +21,10 @@ SMALL = {
     "bert": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "t5": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "roberta": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "distilbert": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "electra": {"vocab": 40, "table_width": 8, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "albert": {"vocab": 40, "table_width": 8, "width": 16, "layers": 3, "groups": 2, "heads": 2, "hidden": 32},
+    "modernbert": {"vocab": 40, "width": 16, "layers": 3, "heads": 2, "hidden": 32, "window": 3},
 }
 
 

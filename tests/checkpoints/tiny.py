@@ -18,6 +18,15 @@ BERT = {
     "max_position_embeddings": 64,
 }  # fmt: skip
 ROBERTA = {**BERT, "max_position_embeddings": 66, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
+DISTILBERT = {
+    "vocab_size": 96, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 64,
+}  # fmt: skip
+ELECTRA = {**BERT, "embedding_size": 20}
+ALBERT = {**BERT, "embedding_size": 20, "num_hidden_layers": 3, "num_hidden_groups": 2}
+MODERNBERT = {
+    **BERT, "num_hidden_layers": 4, "local_attention": 6, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "cls_token_id": 1, "sep_token_id": 2,
+}  # fmt: skip
 GPT2 = {
     "vocab_size": 96,
     "n_embd": 32,
@@ -65,6 +74,28 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta-span": ("RobertaForQuestionAnswering", ROBERTA),
     "xlm-roberta": ("XLMRobertaForMaskedLM", ROBERTA),
     "camembert": ("CamembertForMaskedLM", ROBERTA),
+    "distilbert": ("DistilBertModel", DISTILBERT),
+    "distilbert-masked": ("DistilBertForMaskedLM", DISTILBERT),
+    "distilbert-sequence": ("DistilBertForSequenceClassification", {**DISTILBERT, "num_labels": 3}),
+    "distilbert-token": ("DistilBertForTokenClassification", {**DISTILBERT, "num_labels": 5}),
+    "distilbert-span": ("DistilBertForQuestionAnswering", DISTILBERT),
+    "electra": ("ElectraModel", ELECTRA),
+    "electra-discriminator": ("ElectraForPreTraining", ELECTRA),
+    "electra-generator": ("ElectraForMaskedLM", {**ELECTRA, "embedding_size": 32}),
+    "electra-masked": ("ElectraForMaskedLM", ELECTRA),
+    "electra-sequence": ("ElectraForSequenceClassification", {**ELECTRA, "num_labels": 3}),
+    "electra-token": ("ElectraForTokenClassification", {**ELECTRA, "num_labels": 5}),
+    "electra-span": ("ElectraForQuestionAnswering", ELECTRA),
+    "albert": ("AlbertModel", ALBERT),
+    "albert-masked": ("AlbertForMaskedLM", {**ALBERT, "inner_group_num": 2}),
+    "albert-sequence": ("AlbertForSequenceClassification", {**ALBERT, "num_labels": 3}),
+    "albert-token": ("AlbertForTokenClassification", {**ALBERT, "num_labels": 5}),
+    "albert-span": ("AlbertForQuestionAnswering", ALBERT),
+    "modernbert": ("ModernBertModel", MODERNBERT),
+    "modernbert-masked": ("ModernBertForMaskedLM", {**MODERNBERT, "mlp_bias": True}),
+    "modernbert-sequence": ("ModernBertForSequenceClassification", {**MODERNBERT, "num_labels": 3}),
+    "modernbert-token": ("ModernBertForTokenClassification", {**MODERNBERT, "num_labels": 5}),
+    "modernbert-span": ("ModernBertForQuestionAnswering", MODERNBERT),
     "t5": ("T5ForConditionalGeneration", T5),
     "t5-unscaled": ("T5ForConditionalGeneration", {**T5, "scale_decoder_outputs": False}),
     "flan-t5": (

@@ -51,6 +51,8 @@ def sharpen(model: nn.Module, by: float) -> None:
             p.mul_(by**2)
         elif "c_attn.weight" in name:
             p[:, : p.shape[1] // 3].mul_(by**2)
+        elif "Wqkv.weight" in name:
+            p[: p.shape[0] // 3].mul_(by**2)
         elif "relative_attention_bias" in name:
             p.normal_()
 

@@ -31,18 +31,22 @@ SCALINGS: list[dict[str, Any] | None] = [
     {"rope_type": "factors", "factors": [1.0] * 4},
 ]
 CHOICES: dict[str, Any] = {
-    **dict.fromkeys(("vocab", "layers", "context", "segments", "labels", "offset"), COUNTS),
+    **dict.fromkeys(("vocab", "layers", "context", "segments", "labels", "offset", "groups", "inner", "every"), COUNTS),
     **dict.fromkeys(("kv_heads", "heads"), SOME([1, 2])),
     "width": SOME([8, 16]), "head_width": SOME([4, 8]), "hidden": SOME([8, 32, 64]), "start": st.integers(0, 2),
-    "decoder_layers": st.none() | COUNTS, "window": st.none() | COUNTS, "buckets": SOME([4, 32]),
+    "table_width": SOME([4, 16]), "head_act": SOME(["relu", "gelu"]), "buckets": SOME([4, 32]),
+    **dict.fromkeys(("decoder_layers", "window"), st.none() | COUNTS),
     "max_distance": SOME([20, 128]), "eps": SOME([1e-5, 1e-6, 1e-12, 1]), "dropout": SOME([0.0, 0.1, 0]),
-    "rotary_base": SOME([1e4, 500_000, 0.5]), "rotary_scaling": SOME(SCALINGS),
+    **dict.fromkeys(("rotary_base", "local_rotary_base"), SOME([1e4, 500_000, 0.5])), "rotary_scaling": SOME(SCALINGS),
     "act": SOME(["relu", "gelu", "gelu_new", "gelu_tanh", "gelu_pytorch_tanh", "silu"]), "scaled": st.booleans(),
 }  # fmt: skip
 HEADS = {
     "gpt2": ["lm", "sequence", "token", "none"],
     "llama": ["lm", "sequence", "token", "none"],
-    **dict.fromkeys(("bert", "roberta"), ("none", "masked-lm", "sequence", "token", "span")),
+    **dict.fromkeys(
+        ("bert", "roberta", "distilbert", "electra", "albert", "modernbert"),
+        ("none", "masked-lm", "sequence", "token", "span"),
+    ),
 }
 
 
@@ -57,8 +61,8 @@ def sizes_of(draw: st.DrawFn, family: str) -> Any:
             choice = SOME(typing.get_args(hints(kind)[field.name]))
         if field.default is dataclasses.MISSING or draw(st.booleans()):
             chosen[field.name] = draw(choice)
-    sizes = kind(**{**TINY[family], **chosen})
     try:
+        sizes = kind(**{**TINY[family], **chosen})
         names(family, sizes)
     except ConfigError:
         assume(False)

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from cutaway.errors import ConfigError, SourceError
 
-FAMILIES = ("transformer", "gpt2", "llama", "bert", "t5", "roberta")
+FAMILIES = ("transformer", "gpt2", "llama", "bert", "t5", "roberta", "distilbert", "electra", "albert", "modernbert")
 
 
 def get(name: str) -> ModuleType:
