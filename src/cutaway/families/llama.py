@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from cutaway.attention import Causal, Full, Window
-from cutaway.errors import ConfigError
+from cutaway.families.names import DECODER_HEADS, LLAMA_CONFIG, architecture, llama_weights, read_rotary, write_rotary
 from cutaway.families.sizes import Checked, divided
 from cutaway.keys import Keys, faithful, labelled, published
-from cutaway.layout import Rule, ignore, tied
+from cutaway.layout import Rule
 from cutaway.parts import (
     Attention,
     Block,
@@ -58,12 +58,6 @@ class Sizes(Checked):
     dropout: float = 0.0
     head: str = "lm"
     labels: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        scaling = {key: value for key, value in (self.rotary_scaling or {}).items() if value is not None}
-        kind = {"rope_type": scaling.pop("type", "default"), **scaling}  # equal models have equal sizes
-        object.__setattr__(self, "rotary_scaling", None if kind["rope_type"] == "default" else kind)
 
 
 LLAMA3 = {
@@ -132,21 +126,13 @@ def compose(
 
 
 MODEL_TYPES = ("llama", "mistral")
-ARCHITECTURES = {"ForCausalLM": "lm", "ForSequenceClassification": "sequence", "ForTokenClassification": "token"}
-
-
-CONFIG = {
-    "vocab": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
-    "hidden": "intermediate_size", "context": "max_position_embeddings", "eps": ("rms_norm_eps", 1e-6),
-    "act": "hidden_act", "attention_bias": "attention_bias", "feedforward_bias": "mlp_bias",
-    "tied": "tie_word_embeddings", "dropout": "attention_dropout",
-}  # fmt: skip
+ARCHITECTURES = DECODER_HEADS
+CONFIG = {**LLAMA_CONFIG, "act": "hidden_act", "attention_bias": "attention_bias", "feedforward_bias": "mlp_bias"}
 
 
 def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
     keys = Keys(config, "llama")
     given = keys.sizes(CONFIG, Sizes)
-    base, scaling = read_rotary(keys, given["context"])
     keys.expect("pretraining_tp", 1)
     keys.expect("rope_interleaved", False)
     keys.ignore("initializer_range")
@@ -154,8 +140,7 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
         **given,
         kv_heads=keys.size("num_key_value_heads", given["heads"]),
         head_width=keys.size("head_dim", None) or divided(given["width"], given["heads"]),
-        rotary_base=base,
-        rotary_scaling=scaling,
+        **read_rotary(keys, given["context"]),
         window=keys.size("sliding_window", None) if config.get("model_type") == "mistral" else None,
         head=keys.head(ARCHITECTURES, "lm"),
         labels=keys.labels(),
@@ -164,33 +149,15 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
     return sizes
 
 
-def read_rotary(keys: Keys, context: int) -> tuple[float, dict[str, Any] | None]:
-    """Base and scaling, from `rope_theta` and `rope_scaling` or from the newer `rope_parameters`."""
-    scaling = {**keys.take("rope_scaling", {}), **keys.take("rope_parameters", {})}
-    base = scaling.pop("rope_theta", None) or keys.take("rope_theta", 10_000.0)
-    keys.ignore("rope_theta")
-    kind = scaling.setdefault("rope_type", scaling.pop("type", "default"))
-    if kind in ("yarn", "llama3"):
-        scaling.setdefault("original_max_position_embeddings", context)
-    elif kind == "dynamic":
-        scaling["original_max_position_embeddings"] = context
-    return float(base), None if kind == "default" else scaling
-
-
 def write(s: Sizes) -> dict[str, Any]:
     kind = "llama" if s.window is None else "mistral"
-    rope = {"rope_theta": s.rotary_base, **(s.rotary_scaling or {"rope_type": "default"})}
-    if rope["rope_type"] == "factors":
-        raise ConfigError("rotary factors given one by one have no published form; save with layout='cutaway'")
-    if rope["rope_type"] == "dynamic":
-        del rope["original_max_position_embeddings"]
     config = {
         "model_type": kind,
-        "architectures": [kind.capitalize() + {v: k for k, v in ARCHITECTURES.items()}.get(s.head, "Model")],
+        "architectures": [architecture(kind.capitalize(), s.head, ARCHITECTURES)],
         **{key: value for key, value in published(s, CONFIG).items() if kind == "llama" or not key.endswith("_bias")},
         "num_key_value_heads": s.kv_heads,
         "head_dim": s.head_width,
-        "rope_parameters": rope,
+        "rope_parameters": write_rotary(s),
         **({"sliding_window": s.window} if kind == "mistral" else {}),
         **labelled(s.head, s.labels),
     }
@@ -198,21 +165,4 @@ def write(s: Sizes) -> dict[str, Any]:
 
 
 def weights(s: Sizes) -> list[Rule]:
-    body = "(|model.)" if s.head == "none" else "(model.|)"
-    layer, block = f"{body}layers.{{i}}", "stack.blocks.{i}"
-    return [
-        Rule(f"{body}embed_tokens", "stack.embedding.tokens"),
-        Rule(f"{layer}.input_layernorm", f"{block}.attention.norm"),
-        Rule(f"{layer}.self_attn.q_proj", f"{block}.attention.inner.q"),
-        Rule(f"{layer}.self_attn.k_proj", f"{block}.attention.inner.k"),
-        Rule(f"{layer}.self_attn.v_proj", f"{block}.attention.inner.v"),
-        Rule(f"{layer}.self_attn.o_proj", f"{block}.attention.inner.out"),
-        Rule(f"{layer}.post_attention_layernorm", f"{block}.feedforward.norm"),
-        Rule(f"{layer}.mlp.gate_proj", f"{block}.feedforward.inner.gate"),
-        Rule(f"{layer}.mlp.up_proj", f"{block}.feedforward.inner.up"),
-        Rule(f"{layer}.mlp.down_proj", f"{block}.feedforward.inner.down"),
-        Rule(f"{body}norm", "stack.norm"),
-        tied("lm_head", "stack.embedding.tokens") if s.tied else Rule("lm_head", "head.tokens"),
-        Rule("score", "head.out"),
-        ignore("*rotary_emb.inv_freq"),
-    ]
+    return llama_weights(s, {"input_layernorm": "attention.norm", "post_attention_layernorm": "feedforward.norm"})

@@ -1,7 +1,7 @@
 """Published names that several families share: of tensors, of config keys, of classes.
 
-The `bert_…` tables are those of BERT and of the encoders that descend from it. `body` is the prefix of their bodies'
-names, as a template such as `(roberta.|)`.
+The `bert_…` tables are those of BERT and of the encoders that descend from it, the `llama_…` ones those of LLaMA and of
+the decoders that do. `body` is the prefix of their bodies' names, as a template such as `(roberta.|)`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from cutaway.errors import ConfigError
 from cutaway.keys import Keys, labelled, published
 from cutaway.layout import Rule, ignore, tied
 
@@ -24,6 +25,13 @@ BERT_HEADS = {
     "ForTokenClassification": "token",
     "ForQuestionAnswering": "span",
 }
+LLAMA_CONFIG = {
+    "vocab": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "hidden": "intermediate_size", "context": "max_position_embeddings", "eps": ("rms_norm_eps", 1e-6),
+    "tied": "tie_word_embeddings", "dropout": "attention_dropout",
+}  # fmt: skip
+DECODER_HEADS = {"ForCausalLM": "lm", "ForSequenceClassification": "sequence", "ForTokenClassification": "token"}
+FULL, SLIDING = "full_attention", "sliding_attention"  # what `layer_types` holds for each layer
 POOLED = ("mean", "cls")  # heads that no config names: sentence-transformers says in files beside it how it pools
 
 
@@ -118,3 +126,58 @@ def class_heads(head: str, sequence: Mapping[str, str] | None = None) -> list[Ru
     alone = {"classifier": "head.out"}
     names = {"sequence": sequence or alone, "token": alone, "span": {"qa_outputs": "head.out"}}
     return [Rule(theirs, ours) for theirs, ours in names.get(head, {}).items()]
+
+
+def architecture(classes: str, head: str, heads: Mapping[str, str]) -> str:
+    """The published class of a model with this head: its names begin with `classes` and end as `heads` says."""
+    return classes + {ours: theirs for theirs, ours in heads.items()}.get(head, "Model")
+
+
+def read_rotary(keys: Keys, context: int, base: str = "rope_theta", share: str | None = None) -> dict[str, Any]:
+    """The sizes `rotary_base`, `rotary_scaling` and, where turning is partial, `rotary_share`.
+
+    From the newer `rope_parameters`, or `rope_scaling` and the older keys whose names are `base` and `share`.
+    """
+    scaling = {**keys.take("rope_scaling", {}), **keys.take("rope_parameters", {})}
+    found: dict[str, Any] = {"rotary_base": float(scaling.pop("rope_theta", None) or keys.take(base, 10_000.0))}
+    if share is not None:
+        found["rotary_share"] = float(scaling.pop("partial_rotary_factor", None) or keys.take(share, 0.25))
+    keys.ignore(base, *([share] if share else []))
+    kind = scaling.setdefault("rope_type", scaling.pop("type", "default"))
+    if kind in ("yarn", "llama3"):
+        scaling.setdefault("original_max_position_embeddings", context)
+    elif kind == "dynamic":
+        scaling["original_max_position_embeddings"] = context
+    return {**found, "rotary_scaling": None if kind == "default" else scaling}
+
+
+def write_rotary(s: Any) -> dict[str, Any]:
+    """The `rope_parameters` that `read_rotary` reads."""
+    rope = {"rope_theta": s.rotary_base, **(s.rotary_scaling or {"rope_type": "default"})}
+    if hasattr(s, "rotary_share"):
+        rope["partial_rotary_factor"] = s.rotary_share
+    if rope["rope_type"] == "factors":
+        raise ConfigError("rotary factors given one by one have no published form; save with layout='cutaway'")
+    if rope["rope_type"] == "dynamic":
+        del rope["original_max_position_embeddings"]
+    return rope
+
+
+def llama_weights(s: Any, norms: Mapping[str, str]) -> list[Rule]:
+    """Everything, for sizes with `head` and `tied`; `norms` are the names of those of a layer and of a block."""
+    body = "(|model.)" if s.head == "none" else "(model.|)"
+    layer, block = f"{body}layers.{{i}}", "stack.blocks.{i}"
+    names = {
+        **norms,
+        **{f"self_attn.{name}_proj": f"attention.inner.{name}" for name in "qkv"},
+        "self_attn.o_proj": "attention.inner.out",
+        **{f"mlp.{name}_proj": f"feedforward.inner.{name}" for name in ("gate", "up", "down")},
+    }
+    return [
+        Rule(f"{body}embed_tokens", "stack.embedding.tokens"),
+        *modules(layer, block, names),
+        Rule(f"{body}norm", "stack.norm"),
+        tied("lm_head", "stack.embedding.tokens") if s.tied else Rule("lm_head", "head.tokens"),
+        Rule("score", "head.out"),
+        ignore("*rotary_emb.inv_freq"),
+    ]

@@ -39,6 +39,8 @@ class Checked:
             for part in value if isinstance(value, dict) else ():
                 _check(f"{name}[{part!r}]", str(part), value[part])
             _check(name, name, value)
+        if "rotary_scaling" in hints(type(self)):
+            object.__setattr__(self, "rotary_scaling", _spelled_once(self.rotary_scaling))  # type: ignore[attr-defined]
         if "heads" in hints(type(self)) and "head_width" not in hints(type(self)):
             divided(self.width, self.heads)  # type: ignore[attr-defined]
 
@@ -76,6 +78,13 @@ def derived(kind: type, base: Mapping[str, Any], given: Mapping[str, Any]) -> di
         if follows(name, whole) and {name, whole} <= base.keys():
             sizes[name] = max(1, base[name] * sizes[whole] // base[whole])
     return sizes
+
+
+def _spelled_once(scaling: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A rotary scaling without what it leaves open and under its newer name: equal models have equal sizes."""
+    given = {key: value for key, value in (scaling or {}).items() if value is not None}
+    kind = {"rope_type": given.pop("type", "default"), **given}
+    return None if kind["rope_type"] == "default" else kind
 
 
 def _check(where: str, name: str, value: Any) -> None:
