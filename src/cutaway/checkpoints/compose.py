@@ -15,6 +15,8 @@ from cutaway.checkpoints.checkpoint import Checkpoint
 from cutaway.errors import CheckpointError, ConfigError
 from cutaway.layout import Rule, ignore
 
+FEW = 100  # layers that cost next to nothing to compose, whatever tensors there are
+
 
 def compose_meta(checkpoint: Checkpoint, sizes: Any) -> nn.Module:
     """The model on `meta`: names and shapes without memory.
@@ -23,8 +25,10 @@ def compose_meta(checkpoint: Checkpoint, sizes: Any) -> nn.Module:
     """
     tensors = checkpoint.tensors.values()
     numbers = sum(prod(tensor.shape) for tensor in tensors)
-    most = {"layers": len(tensors), "decoder_layers": len(tensors)}
-    most |= dict.fromkeys(("vocab", "width", "heads", "kv_heads", "hidden", "head_width"), numbers)
+    most = dict.fromkeys(
+        ("layers", "decoder_layers"), max(len(tensors), FEW)
+    )  # layers may share their tensors
+    most |= dict.fromkeys(("vocab", "width", "table_width", "heads", "kv_heads", "hidden", "head_width"), numbers)
     for name, limit in most.items():
         if (getattr(sizes, name, None) or 0) > limit:
             described = f"{name} is described as {getattr(sizes, name)}"

@@ -40,7 +40,7 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
         raise ConfigError(f"{folder / CONFIG}: {error}") from error
     except (TypeError, AttributeError, IndexError, KeyError, ZeroDivisionError, OverflowError, ValueError) as error:
         raise ConfigError(f"{folder / CONFIG} holds a value of a wrong kind: {error}") from error
-    if family == "bert":
+    if hasattr(sizes, "normalise"):
         sizes = dataclasses.replace(sizes, **_pooling(folder))
     generation = {name: config[name] for name in IDS if config.get(name) is not None}
     if (folder / "generation_config.json").is_file():

@@ -39,7 +39,8 @@ def save_huggingface(
     module = families.get(family)
     parameters = dict(model.named_parameters())
     dtype = next(iter(parameters.values())).dtype
-    config = {**module.write(sizes), "dtype": str(dtype).removeprefix("torch."), **_ids(tokenizer, generation)}
+    # what the family writes comes last: RoBERTa counts positions from the padding's id
+    config = {"dtype": str(dtype).removeprefix("torch."), **_ids(tokenizer, generation), **module.write(sizes)}
     parts = [_part(entry, parameters) for entry in expand(module.weights(sizes), parameters)]
     with whole_folder(folder, overwrite) as made:
         _write_json(made / "config.json", config)

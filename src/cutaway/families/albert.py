@@ -1,9 +1,9 @@
 """ALBERT. Encoder · one block's weights for all layers · narrower tables · LayerNorm after · learned positions · GELU.
 
-Lan et al. 2020 (arXiv:1909.11942). The layers fall into `groups` that share weights (one, as published), each of `inner`
-blocks run one after the other. A shared block stands in the stack as often as it runs, its parameters are counted once,
-and what it remembers or shows is named by where it runs. Version 2 is trained longer, with the other GELU and without
-dropout. The head for the order of two sentences (`sop_classifier`) is not read. Deviations: none.
+Lan et al. 2020 (arXiv:1909.11942). The layers fall into `groups` that share weights (one, as published); a layer may be
+several `blocks`, run one after the other. A shared block stands in the stack as often as it runs, its parameters count
+once, and what it shows is named by where it runs. Version 2 is trained longer, with the other GELU and without dropout.
+The head for the order of two sentences (`sop_classifier`) is not read. Deviations: none.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ from cutaway.parts import (
     initialise,
 )
 
+MOST = 10_000  # blocks that run: where they share weights, no checkpoint's size bounds their number
+
 
 @dataclass(frozen=True)
 class Sizes(Checked):
@@ -61,7 +63,7 @@ class Sizes(Checked):
     width: int = 4096
     layers: int = 12
     groups: int = 1  # of layers that share their weights
-    inner: int = 1  # blocks in each layer
+    blocks: int = 1  # of attention and feed-forward in each layer
     heads: int = 64
     hidden: int = 16384
     context: int = 512
@@ -79,6 +81,8 @@ class Sizes(Checked):
         super().__post_init__()
         if self.groups > self.layers:
             raise ConfigError(f"{self.layers} layers do not fall into {self.groups} groups; each has one at least")
+        if self.layers * self.blocks > MOST:
+            raise ConfigError(f"{self.layers} layers of {self.blocks} blocks are too many; {MOST} blocks can be run")
 
     def group(self, layer: int) -> int:
         """The group whose weights a layer has."""
@@ -122,7 +126,7 @@ def compose(
             attention=PostNorm(attention, norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout)
         )
 
-    groups = [[block() for _ in range(s.inner)] for _ in range(s.groups)]
+    groups = [[block() for _ in range(s.blocks)] for _ in range(s.groups)]
     blocks = [block for layer in range(s.layers) for block in groups[s.group(layer)]]
     stack = Stack(Embedding(s.vocab, table, steps=steps, out=s.width), blocks)
     head = encoder_head(
@@ -144,7 +148,7 @@ def compose(
 
 MODEL_TYPES = ("albert",)
 HEADS = {**BERT_HEADS, "ForPreTraining": "masked-lm"}
-CONFIG = {**BERT_CONFIG, "table_width": "embedding_size", "groups": "num_hidden_groups", "inner": "inner_group_num"}
+CONFIG = {**BERT_CONFIG, "table_width": "embedding_size", "groups": "num_hidden_groups", "blocks": "inner_group_num"}
 
 
 def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
@@ -178,9 +182,9 @@ def weights(s: Sizes) -> list[Rule]:
     rules = [*bert_embeddings(body), Rule(f"{body}encoder.embedding_hidden_mapping_in", "stack.embedding.project")]
     first = {s.group(layer): layer for layer in reversed(range(s.layers))}  # a shared block has the name it has first
     for group in range(s.groups):
-        for j in range(s.inner):
+        for j in range(s.blocks):
             theirs = f"{body}encoder.albert_layer_groups.{group}.albert_layers.{j}"
-            rules += modules(theirs, f"stack.blocks.{first[group] * s.inner + j}", layer)
+            rules += modules(theirs, f"stack.blocks.{first[group] * s.blocks + j}", layer)
     rules += [*bert_pooler(f"{body}pooler", s.head), ignore("sop_classifier.*")]
     if s.head == "masked-lm":
         names = [f"predictions.{name}" for name in ("dense", "LayerNorm", "decoder", "bias")]

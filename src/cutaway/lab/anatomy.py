@@ -45,6 +45,8 @@ def _stack(stack: Stack) -> Words:
     found = {"tokens": f"{embedding.tokens.num_embeddings:,} of width {embedding.tokens.embedding_dim:,}"}
     if getattr(embedding, "scale", 1.0) != 1.0:
         found["tokens"] += f", times {embedding.scale:.4g}"
+    if getattr(embedding, "project", None) is not None:
+        found["tokens"] += f", projected to {embedding.width:,}"
     steps = [describe(step) for step in getattr(embedding, "steps", ()) if not isinstance(step, parts.Dropout)]
     found["embedding steps"] = ", then ".join(steps) or "none"
     blocks = list(stack.blocks)

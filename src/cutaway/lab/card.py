@@ -28,7 +28,7 @@ from cutaway.checkpoints import PACKAGES, open_source
 from cutaway.checkpoints.compose import compose
 from cutaway.errors import ConfigError
 from cutaway.lab.anatomy import Words, anatomy
-from cutaway.parts import Attention, EncoderDecoder, LanguageHead, Model, State, TokenHead
+from cutaway.parts import Attention, DetectionHead, EncoderDecoder, LanguageHead, Model, State, TokenHead
 from cutaway.parts.state import KV
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -145,7 +145,7 @@ def _blocks(model: Model | EncoderDecoder) -> list[nn.ModuleList]:
 
 
 def _sites(blocks: nn.ModuleList) -> Iterator[Attention]:
-    return (m for m in blocks.modules() if isinstance(m, Attention))
+    return (m for m in _as_run(blocks) if isinstance(m, Attention))
 
 
 def _keys(site: Attention, context: int) -> int:
@@ -170,7 +170,8 @@ def _cached_elements(model: Model | EncoderDecoder, context: int) -> int:
 def _flops(model: Model | EncoderDecoder, context: int) -> tuple[int, int | None]:
     """FLOPs a (target) token, and a source token where there is an encoder beside."""
     *encoder, blocks = _blocks(model)
-    matrices = _matrices(blocks) + _head(model.head)
+    stack = model.decoder if isinstance(model, EncoderDecoder) else model.stack
+    matrices = _matrices(stack.embedding) + _matrices(blocks) + _head(model.head)
     crossed = sum(site.k.weight.numel() + site.v.weight.numel() for site in _sites(blocks) if site.cross)
     target = 2 * (matrices - crossed) + _mixing(blocks, context)
     if not encoder:
@@ -179,7 +180,12 @@ def _flops(model: Model | EncoderDecoder, context: int) -> tuple[int, int | None
 
 
 def _matrices(module: nn.Module) -> int:
-    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+    return sum(m.weight.numel() for m in _as_run(module) if isinstance(m, nn.Linear))
+
+
+def _as_run(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules inside, one that stands in several places as often."""
+    return (m for _, m in module.named_modules(remove_duplicate=False))
 
 
 def _mixing(blocks: nn.ModuleList, context: int) -> int:
@@ -191,4 +197,4 @@ def _head(head: nn.Module | None) -> int:
     if isinstance(head, LanguageHead):
         transform = 0 if head.transform is None else _matrices(head.transform)
         return head.tokens.weight.numel() + transform
-    return _matrices(head) if isinstance(head, TokenHead) else 0
+    return _matrices(head) if isinstance(head, (TokenHead, DetectionHead)) else 0

@@ -79,16 +79,17 @@ def _our_states(model: Model | EncoderDecoder, ids: Tensor) -> dict[str, Tensor]
 @contextmanager
 def _watched(stack: Stack, states: dict[str, Tensor], side: str = "") -> Iterator[None]:
     """Fills `states` as the stack runs. Where it ends in a norm, the last state is what the norm gives."""
+    names = iter([f"{side}block {i + 1}" for i in range(len(stack.blocks))])
     last = f"{side}block {len(stack.blocks)}"
-    names = {f"{side}embedding": stack.embedding}
-    names |= {f"{side}block {i + 1}": block for i, block in enumerate(stack.blocks)}
 
-    def keep(name: str) -> Callable[..., None]:
-        return lambda _module, _args, out: states.__setitem__(name, out)
+    def keep(name: Callable[[], str]) -> Callable[..., None]:
+        return lambda _module, _args, out: states.__setitem__(name(), out)
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in names.items()]
+    handles = [stack.embedding.register_forward_hook(keep(lambda: f"{side}embedding"))]
+    # named as they run, since layers may share one block
+    handles += [block.register_forward_hook(keep(lambda: next(names))) for block in dict.fromkeys(stack.blocks)]
     if stack.norm is not None:
-        handles.append(stack.norm.register_forward_hook(keep(last)))
+        handles.append(stack.norm.register_forward_hook(keep(lambda: last)))
     try:
         yield
     finally:
@@ -109,8 +110,9 @@ def their_states(ours: Model | EncoderDecoder, theirs: Any, ids: Tensor) -> list
 def _their_output(ours: Model, out: Any) -> Tensor:
     if "start_logits" in out:
         return torch.stack([out.start_logits, out.end_logits], -1)
-    if "logits" in out:
-        return out.logits
+    for name in ("logits", "prediction_logits"):  # the second where a model was trained for two tasks
+        if name in out:
+            return out[name]
     # the peer's bare encoder: what a pooled head does after it is ours alone, from the peer's states.
     states = out.last_hidden_state
     if not isinstance(ours.head, EmbeddingHead):

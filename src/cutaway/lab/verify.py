@@ -36,6 +36,7 @@ PEERS = {
     "sequence": "AutoModelForSequenceClassification",
     "token": "AutoModelForTokenClassification",
     "span": "AutoModelForQuestionAnswering",
+    "discriminator": "AutoModelForPreTraining",
 }
 INSTALL = "type, in cutaway's own folder: pip install -e '.[verify]'"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
