@@ -50,6 +50,16 @@ def _window(width: int, heads: int, number: int | None, given: Mapping[str, Any]
     return Attention(width, heads, **{**given, "mask": given.get("mask", Full()) & Window(number or 128)})
 
 
+def _recurrent(cell: str) -> Mixer:
+    from cutaway.parts.recurrence import RecurrentMixer
+
+    return Mixer(
+        lambda width, heads, number, given: RecurrentMixer(width, cell=cell, **given),
+        f"an {cell.upper()}",
+        both_ways=True,
+    )
+
+
 NORMS: dict[str, Callable[[Any], nn.Module]] = {
     "layer": lambda s: parts.LayerNorm(s.width, getattr(s, "eps", 1e-5)),
     "rms": lambda s: parts.RMSNorm(s.width, getattr(s, "eps", 1e-6)),
@@ -72,6 +82,8 @@ FEEDFORWARDS: dict[str, Callable[[Any], nn.Module]] = {
 MIXERS: dict[str, Mixer] = {
     "attention": Mixer(_attention, "the family's own attention", turns=True, biased=True, both_ways=True),
     "window": Mixer(_window, "attention to the nearest tokens", "how many", turns=True, biased=True, both_ways=True),
+    "lstm": _recurrent("lstm"),
+    "gru": _recurrent("gru"),
 }
 
 

@@ -13,7 +13,28 @@ from types import ModuleType
 
 from cutaway.errors import ConfigError, SourceError
 
-FAMILIES = ("transformer", "gpt2", "llama", "bert", "t5", "roberta", "distilbert", "electra", "albert", "modernbert")
+FAMILIES = (
+    "transformer",
+    "gpt2",
+    "llama",
+    "bert",
+    "t5",
+    "roberta",
+    "distilbert",
+    "electra",
+    "albert",
+    "modernbert",
+    "mamba",
+    "mamba2",
+    "gpt",
+    "gptneox",
+    "mpt",
+    "bloom",
+    "qwen",
+    "gemma2",
+    "recurrent",
+    "seq2seq",
+)
 
 
 def get(name: str) -> ModuleType:

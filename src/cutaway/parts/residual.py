@@ -3,6 +3,7 @@
 PostNorm    norm(x + f(x))            the 2017 Transformer, BERT
 PreNorm     x + f(norm(x))            GPT-2, LLaMA, T5 (Xiong et al. 2020)
 Sandwich    x + norm₂(f(norm₁(x)))    Gemma 2 (Ding et al. 2021, section 2.4)
+Wide        x + f(norm(x))            Mamba: as PreNorm, with x in float32 whatever f computes in
 
 A block's sublayers run one after the other (`Block`), or all read the same x (`Parallel`):
 
@@ -11,6 +12,7 @@ Parallel    x + f(norm₁(x)) + g(norm₂(x))    GPT-J, GPT-NeoX, PaLM
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from cutaway.axes import Float
@@ -55,15 +57,41 @@ class Sandwich(nn.Module):
         return x + drop(self, self.after(self.inner(self.before(x), ctx)), self.dropout)
 
 
+class Wide(PreNorm):
+    """x + f(norm(x)), where the sum stays in float32 (or wider) however narrow the weights are: Mamba."""
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        return wide + drop(self, self.inner(self.norm(x.to(_dtype(self))), ctx), self.dropout)
+
+
+class Narrow(nn.Module):
+    """norm(x) in the dtype of the norm's weights: what comes after a stack of `Wide`."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        return self.norm(x.to(_dtype(self)), ctx)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
 class Block(nn.Module):
-    """Named sublayers, one after the other: `Block(attention=PreNorm(...), feedforward=PreNorm(...))`."""
+    """Named sublayers, one after the other: `Block(attention=PreNorm(...), feedforward=PreNorm(...))`.
+
+    Its width O may be another than D only where a sublayer stands without a residual (recurrent models).
+    """
 
     def __init__(self, **sublayers: nn.Module) -> None:
         super().__init__()
         for name, sublayer in sublayers.items():
             self.add_module(name, sublayer)
 
-    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t o"]:
         for name, sublayer in self._modules.items():
             assert sublayer is not None
             x = sublayer(x, ctx.enter(name))
