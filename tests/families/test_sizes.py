@@ -19,7 +19,9 @@ from cutaway.layout import expand
 PUBLISHED = [f for f in families.FAMILIES if families.get(f).MODEL_TYPES]
 WIDE = {"vocab": 40, "width": 16, "layers": 1, "heads": 2, "hidden": 8}
 TINY: dict[str, dict[str, Any]] = dict.fromkeys(families.FAMILIES, WIDE) | {
-    "llama": {**WIDE, "kv_heads": 1, "head_width": 8}
+    "llama": {**WIDE, "kv_heads": 1, "head_width": 8},
+    "mamba": {"vocab": 40, "width": 16, "layers": 1},
+    "mamba2": {"vocab": 40, "width": 16, "layers": 1, "head_width": 8},
 }
 COUNTS, SOME = st.integers(1, 3), st.sampled_from
 SCALINGS: list[dict[str, Any] | None] = [
@@ -36,11 +38,14 @@ CHOICES: dict[str, Any] = {
     "width": SOME([8, 16]), "head_width": SOME([4, 8]), "hidden": SOME([8, 32, 64]), "start": st.integers(0, 2),
     "table_width": SOME([4, 16]), "head_act": SOME(["relu", "gelu"]), "buckets": SOME([4, 32]),
     **dict.fromkeys(("decoder_layers", "window"), st.none() | COUNTS),
+    **dict.fromkeys(("expand", "state", "kernel"), COUNTS), "rank": st.none() | COUNTS,
+    **dict.fromkeys(("least_step", "most_step"), st.none() | SOME([0.1, 2.0])),
     "max_distance": SOME([20, 128]), "eps": SOME([1e-5, 1e-6, 1e-12, 1]), "dropout": SOME([0.0, 0.1, 0]),
     **dict.fromkeys(("rotary_base", "local_rotary_base"), SOME([1e4, 500_000, 0.5])), "rotary_scaling": SOME(SCALINGS),
     "act": SOME(["relu", "gelu", "gelu_new", "gelu_tanh", "gelu_pytorch_tanh", "silu"]), "scaled": st.booleans(),
 }  # fmt: skip
 HEADS = {
+    **dict.fromkeys(("mamba", "mamba2"), ("lm", "sequence", "token", "none")),
     "gpt2": ["lm", "sequence", "token", "none"],
     "llama": ["lm", "sequence", "token", "none"],
     **dict.fromkeys(
@@ -128,6 +133,8 @@ def test_bad_sizes(family: str) -> None:
         for value in bad[name]:
             with pytest.raises(ConfigError, match=rf"^{name}(\['factor'\])? cannot be"):
                 kind(**{**TINY[family], name: value})
+    if "heads" not in hints(kind):
+        return
     with pytest.raises(ConfigError, match="width 17 does not divide into 2 heads"):
         cutaway.build({"llama": "smollm2-135m"}.get(family, family), **{**WIDE, "width": 17})
 

@@ -14,6 +14,8 @@ FAMILIES = {
     "gpt2": ("gpt2", "as published"),
     "t5": ("t5", "1.0"),
     "flan": ("t5", "1.1 and Flan"),
+    "mamba": ("mamba", "as published"),
+    "mamba2": ("mamba2", "two groups"),
 }
 
 

@@ -8,7 +8,7 @@ from cutaway.errors import CapacityError
 from cutaway.parts.model import EncoderDecoder
 from cutaway.parts.state import KV, State
 
-NAMES = ["llama", "mistral", "gpt2", "t5", "flan"]
+NAMES = ["llama", "mistral", "gpt2", "t5", "flan", "mamba", "mamba2"]
 
 
 class Fed:

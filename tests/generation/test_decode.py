@@ -12,7 +12,7 @@ from cutaway.errors import CapacityError, CutawayError
 from cutaway.generation import generate, probabilities, stream
 from cutaway.parts import Model
 
-NAMES = ["llama", "mistral", "gpt2", "t5", "flan"]
+NAMES = ["llama", "mistral", "gpt2", "t5", "flan", "mamba", "mamba2"]
 
 
 def left_padded(rows):

@@ -3,6 +3,7 @@
 from cutaway.parts.attention import Attention
 from cutaway.parts.clip import Clip
 from cutaway.parts.context import Context
+from cutaway.parts.convolution import CausalConvolution
 from cutaway.parts.dropout import Dropout
 from cutaway.parts.embedding import Embedding, Segments
 from cutaway.parts.feedforward import ACTIVATIONS, FeedForward, Gated, activation
@@ -17,12 +18,14 @@ from cutaway.parts.head import (
     decoder_head,
     encoder_head,
 )
+from cutaway.parts.mamba import Mamba
+from cutaway.parts.mamba2 import GatedNorm, Mamba2
 from cutaway.parts.model import EncoderDecoder, Model, Stack, initialise
 from cutaway.parts.norm import LayerNorm, RMSNorm, StdNorm
 from cutaway.parts.pool import First, Last, Mean, Pooler
 from cutaway.parts.position import LearnedPositions, Positions, SinusoidalPositions
 from cutaway.parts.relative import ALiBi, T5Bias
-from cutaway.parts.residual import Block, Parallel, PostNorm, PreNorm, Sandwich
+from cutaway.parts.residual import Block, Narrow, Parallel, PostNorm, PreNorm, Sandwich, Wide
 from cutaway.parts.rotary import Rotary
 from cutaway.parts.state import Cells, State
 from cutaway.parts.swap import MakeFeedForward, MakeMixer, MakeNorm, MakePosition
@@ -32,6 +35,7 @@ __all__ = [
     "ALiBi",
     "Attention",
     "Block",
+    "CausalConvolution",
     "Cells",
     "Clip",
     "Context",
@@ -43,6 +47,7 @@ __all__ = [
     "FeedForward",
     "First",
     "Gated",
+    "GatedNorm",
     "LanguageHead",
     "Last",
     "LayerNorm",
@@ -51,9 +56,12 @@ __all__ = [
     "MakeMixer",
     "MakeNorm",
     "MakePosition",
+    "Mamba",
+    "Mamba2",
     "MaskedTransform",
     "Mean",
     "Model",
+    "Narrow",
     "Parallel",
     "Pooler",
     "Positions",
@@ -70,6 +78,7 @@ __all__ = [
     "StdNorm",
     "T5Bias",
     "TokenHead",
+    "Wide",
     "activation",
     "choose_head",
     "decoder_head",
