@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -25,7 +26,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A bare model's names may carry the prefix that a model with a head gives them; the reference reads both."""
-    return {name.removeprefix("model.").removeprefix("transformer."): t for name, t in tensors.items()}
+    return {re.sub(r"^(model|transformer|gpt_neox)\.", "", name): t for name, t in tensors.items()}
 
 
 def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

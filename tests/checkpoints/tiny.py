@@ -49,6 +49,15 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }  # fmt: skip
+OPENAI = {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+NEOX = {
+    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+MPT = {"vocab_size": 96, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}
+BLOOM = {"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+GEMMA2 = {**LLAMA, "head_dim": 8, "query_pre_attn_scalar": 10, "sliding_window": 4}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", LLAMA),
@@ -62,6 +71,38 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2-untied": ("GPT2LMHeadModel", {**GPT2, "tie_word_embeddings": False, "n_inner": 40}),
     "gpt2-bare": ("GPT2Model", GPT2),
     "gpt2-sequence": ("GPT2ForSequenceClassification", {**GPT2, "num_labels": 3, "pad_token_id": 0}),
+    "gpt": ("OpenAIGPTLMHeadModel", OPENAI),
+    "gpt-untied": ("OpenAIGPTLMHeadModel", {**OPENAI, "tie_word_embeddings": False, "afn": "silu"}),
+    "gpt-sequence": ("OpenAIGPTForSequenceClassification", {**OPENAI, "num_labels": 3, "pad_token_id": 0}),
+    "gpt-bare": ("OpenAIGPTModel", OPENAI),
+    "gptneox": ("GPTNeoXForCausalLM", {**NEOX, "rope_parameters": {"partial_rotary_factor": 0.5}}),
+    "gptneox-in-turn": ("GPTNeoXForCausalLM", {**NEOX, "use_parallel_residual": False, "attention_bias": False}),
+    "gptneox-tied": ("GPTNeoXForCausalLM", {**NEOX, "tie_word_embeddings": True}),
+    "gptneox-sequence": ("GPTNeoXForSequenceClassification", {**NEOX, "num_labels": 3, "pad_token_id": 0}),
+    "gptneox-token": ("GPTNeoXForTokenClassification", {**NEOX, "num_labels": 3}),
+    "gptneox-bare": ("GPTNeoXModel", NEOX),
+    "mpt": ("MptForCausalLM", {**MPT, "attn_config": {"clip_qkv": 0.5, "softmax_scale": 0.2}}),
+    "mpt-untied": ("MptForCausalLM", {**MPT, "tie_word_embeddings": False}),
+    "mpt-sequence": ("MptForSequenceClassification", {**MPT, "num_labels": 3, "pad_token_id": 0}),
+    "mpt-token": ("MptForTokenClassification", {**MPT, "num_labels": 3}),
+    "mpt-bare": ("MptModel", MPT),
+    "bloom": ("BloomForCausalLM", BLOOM),
+    "bloom-untied": ("BloomForCausalLM", {**BLOOM, "tie_word_embeddings": False}),
+    "bloom-sequence": ("BloomForSequenceClassification", {**BLOOM, "num_labels": 3, "pad_token_id": 0}),
+    "bloom-token": ("BloomForTokenClassification", {**BLOOM, "num_labels": 3}),
+    "bloom-bare": ("BloomModel", BLOOM),
+    "qwen2": ("Qwen2ForCausalLM", LLAMA),
+    "qwen2-windows": ("Qwen2ForCausalLM", {**LLAMA, **WINDOWS, "tie_word_embeddings": True}),
+    "qwen2-sequence": ("Qwen2ForSequenceClassification", {**LLAMA, "num_labels": 3, "pad_token_id": 0}),
+    "qwen2-bare": ("Qwen2Model", LLAMA),
+    "qwen3": ("Qwen3ForCausalLM", {**LLAMA, "head_dim": 16}),
+    "qwen3-biases": ("Qwen3ForCausalLM", {**LLAMA, **WINDOWS, "head_dim": 16, "attention_bias": True}),
+    "qwen3-token": ("Qwen3ForTokenClassification", {**LLAMA, "head_dim": 8, "num_labels": 3}),
+    "gemma2": ("Gemma2ForCausalLM", GEMMA2),
+    "gemma2-untied": ("Gemma2ForCausalLM", {**GEMMA2, "tie_word_embeddings": False, "final_logit_softcapping": None}),
+    "gemma2-sequence": ("Gemma2ForSequenceClassification", {**GEMMA2, "num_labels": 3, "pad_token_id": 0}),
+    "gemma2-token": ("Gemma2ForTokenClassification", {**GEMMA2, "num_labels": 3}),
+    "gemma2-bare": ("Gemma2Model", GEMMA2),
     "bert": ("BertModel", BERT),
     "bert-masked": ("BertForMaskedLM", BERT),
     "bert-sequence": ("BertForSequenceClassification", {**BERT, "num_labels": 3}),

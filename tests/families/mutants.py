@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cutaway.attention import Causal, Full, Window
-from cutaway.parts import Attention, LayerNorm, LearnedPositions, RMSNorm, Rotary, T5Bias
+from cutaway.parts import ALiBi, Attention, Block, LayerNorm, LearnedPositions, Parallel, RMSNorm, Rotary, T5Bias
 
 Mutant = Callable[[nn.Module], None]
 
@@ -44,3 +44,5 @@ RMS_EPSILON = each(RMSNorm, setting("eps", lambda eps: eps + 1e-4))
 BUCKET_EDGE = each(T5Bias, setting("max_distance", lambda distance: distance - 4))
 DIRECTION = each(T5Bias, setting("bidirectional", lambda flag: not flag))
 POSITION = each(LearnedPositions, setting("offset", lambda offset: offset + 1))
+SLOPES = each(ALiBi, setting("steepest", lambda steepest: steepest * 1.01))
+IN_TURN = each(Parallel, setting("__class__", lambda _: Block))

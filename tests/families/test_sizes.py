@@ -19,10 +19,11 @@ from cutaway.layout import expand
 PUBLISHED = [f for f in families.FAMILIES if families.get(f).MODEL_TYPES]
 WIDE = {"vocab": 40, "width": 16, "layers": 1, "heads": 2, "hidden": 8}
 TINY: dict[str, dict[str, Any]] = dict.fromkeys(families.FAMILIES, WIDE) | {
-    "llama": {**WIDE, "kv_heads": 1, "head_width": 8},
+    **dict.fromkeys(("llama", "qwen", "gemma2"), {**WIDE, "kv_heads": 1, "head_width": 8}),
     "mamba": {"vocab": 40, "width": 16, "layers": 1},
     "mamba2": {"vocab": 40, "width": 16, "layers": 1, "head_width": 8},
 }
+PRESET = {"llama": "smollm2-135m", "qwen": "qwen2-0.5b", "gemma2": "gemma-2-2b"}  # of sizes without defaults
 COUNTS, SOME = st.integers(1, 3), st.sampled_from
 SCALINGS: list[dict[str, Any] | None] = [
     None,
@@ -33,7 +34,7 @@ SCALINGS: list[dict[str, Any] | None] = [
     {"rope_type": "factors", "factors": [1.0] * 4},
 ]
 CHOICES: dict[str, Any] = {
-    **dict.fromkeys(("vocab", "layers", "context", "segments", "labels", "offset", "groups", "inner", "every"), COUNTS),
+    **dict.fromkeys(("vocab", "layers", "context", "segments", "labels", "offset", "groups", "blocks", "every"), COUNTS),
     **dict.fromkeys(("kv_heads", "heads"), SOME([1, 2])),
     "width": SOME([8, 16]), "head_width": SOME([4, 8]), "hidden": SOME([8, 32, 64]), "start": st.integers(0, 2),
     "table_width": SOME([4, 16]), "head_act": SOME(["relu", "gelu"]), "buckets": SOME([4, 32]),
@@ -42,15 +43,18 @@ CHOICES: dict[str, Any] = {
     **dict.fromkeys(("least_step", "most_step"), st.none() | SOME([0.1, 2.0])),
     "max_distance": SOME([20, 128]), "eps": SOME([1e-5, 1e-6, 1e-12, 1]), "dropout": SOME([0.0, 0.1, 0]),
     **dict.fromkeys(("rotary_base", "local_rotary_base"), SOME([1e4, 500_000, 0.5])), "rotary_scaling": SOME(SCALINGS),
+    "rotary_share": SOME([0.25, 0.5, 1]), "steepest": SOME([8, 16]), "scale_from": COUNTS, "windowed": st.none() | COUNTS,
+    **dict.fromkeys(("clip", "scale", "softcap", "last_softcap"), SOME([None, 0.5, 30])),
     "act": SOME(["relu", "gelu", "gelu_new", "gelu_tanh", "gelu_pytorch_tanh", "silu"]), "scaled": st.booleans(),
 }  # fmt: skip
 HEADS = {
+    "electra": ["none", "masked-lm", "sequence", "token", "span", "discriminator"],
     **dict.fromkeys(("mamba", "mamba2"), ("lm", "sequence", "token", "none")),
-    "gpt2": ["lm", "sequence", "token", "none"],
-    "llama": ["lm", "sequence", "token", "none"],
     **dict.fromkeys(
-        ("bert", "roberta", "distilbert", "electra", "albert", "modernbert"),
-        ("none", "masked-lm", "sequence", "token", "span"),
+        ("gpt2", "llama", "gpt", "gptneox", "mpt", "bloom", "qwen", "gemma2"), ("lm", "sequence", "token", "none")
+    ),
+    **dict.fromkeys(
+        ("bert", "roberta", "distilbert", "albert", "modernbert"), ("none", "masked-lm", "sequence", "token", "span")
     ),
 }
 
@@ -106,6 +110,12 @@ def test_what_is_written_reads_back_or_is_refused(family: str, data: st.DataObje
         ("llama", {"window": 3, "feedforward_bias": True}, "feedforward_bias=True"),
         ("llama", {"act": "gelu_tanh"}, "act='gelu_tanh'"),
         ("gpt2", {"head_width": 4}, "head_width=4"),
+        ("gpt", {"head": "token"}, "head='token'"),
+        ("gpt", {"act": "gelu", "hidden": 64}, "act='gelu'"),
+        ("mpt", {"hidden": 24}, "hidden=24"),
+        ("bloom", {"hidden": 32}, "hidden=32"),
+        ("qwen", {"qkv_bias": False}, "qkv_bias=False"),
+        ("qwen", {"qk_norm": True, "qkv_bias": True}, "out_bias=False"),
         ("t5", {"gated": True, "act": "gelu"}, "act='gelu'"),
         ("t5", {"model_type": "mt5"}, "scaled=None"),
         ("t5", {"tied": False, "scaled": True}, "scaled=True"),
@@ -133,10 +143,9 @@ def test_bad_sizes(family: str) -> None:
         for value in bad[name]:
             with pytest.raises(ConfigError, match=rf"^{name}(\['factor'\])? cannot be"):
                 kind(**{**TINY[family], name: value})
-    if "heads" not in hints(kind):
-        return
-    with pytest.raises(ConfigError, match="width 17 does not divide into 2 heads"):
-        cutaway.build({"llama": "smollm2-135m"}.get(family, family), **{**WIDE, "width": 17})
+    if "heads" in hints(kind):
+        with pytest.raises(ConfigError, match="width 17 does not divide into 2 heads"):
+            cutaway.build(PRESET.get(family, family), **{**WIDE, "width": 17})
 
 
 @pytest.mark.parametrize(
@@ -154,6 +163,8 @@ def test_bad_sizes(family: str) -> None:
         ("t5-v1.1-small", {"width": 512, "heads": 6}, {"head_width": 64, "hidden": 1024}),
         ("t5-3b", {"layers": 1}, {"head_width": 128, "hidden": 16384}),
         ("transformer-base", {"width": 32}, {"hidden": 128}),
+        ("pythia-70m", {"width": 64}, {"hidden": 256}),
+        ("qwen3-0.6b", {"width": 64, "heads": 4}, {"head_width": 16, "hidden": 192, "kv_heads": 2}),
     ],
 )
 def test_what_follows_from_other_sizes(preset: str, sizes: dict, follows: dict) -> None:

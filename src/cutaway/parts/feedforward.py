@@ -27,7 +27,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": torch.tanh,
 }
 # the names published configurations use for the same functions
-PUBLISHED_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
+TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+PUBLISHED_ACTIVATIONS = {**dict.fromkeys(TANH, "gelu_tanh"), "swish": "silu"}
 
 
 def activation(name: str) -> Activation:
