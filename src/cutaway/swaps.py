@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -60,6 +61,18 @@ def _recurrent(cell: str) -> Mixer:
     )
 
 
+def _state_space(width: int, heads: int, number: int | None, given: Mapping[str, Any], kind: Any) -> nn.Module:
+    from cutaway.parts.s4 import S4
+
+    return S4(width, state=number or 64, kind=kind, **given)
+
+
+def _mamba(width: int, heads: int, number: int | None, given: Mapping[str, Any]) -> nn.Module:
+    from cutaway.parts.mamba import Mamba
+
+    return Mamba(width, state=number or 16, **given)
+
+
 NORMS: dict[str, Callable[[Any], nn.Module]] = {
     "layer": lambda s: parts.LayerNorm(s.width, getattr(s, "eps", 1e-5)),
     "rms": lambda s: parts.RMSNorm(s.width, getattr(s, "eps", 1e-6)),
@@ -84,6 +97,9 @@ MIXERS: dict[str, Mixer] = {
     "window": Mixer(_window, "attention to the nearest tokens", "how many", turns=True, biased=True, both_ways=True),
     "lstm": _recurrent("lstm"),
     "gru": _recurrent("gru"),
+    "s4": Mixer(partial(_state_space, kind="s4"), "a structured state space", "numbers a channel remembers"),
+    "s4d": Mixer(partial(_state_space, kind="s4d"), "a diagonal state space", "numbers a channel remembers"),
+    "mamba": Mixer(_mamba, "a selective scan", "numbers a channel remembers"),
 }
 
 
