@@ -25,9 +25,7 @@ def compose_meta(checkpoint: Checkpoint, sizes: Any) -> nn.Module:
     """
     tensors = checkpoint.tensors.values()
     numbers = sum(prod(tensor.shape) for tensor in tensors)
-    most = dict.fromkeys(
-        ("layers", "decoder_layers"), max(len(tensors), FEW)
-    )  # layers may share their tensors
+    most = dict.fromkeys(("layers", "decoder_layers"), max(len(tensors), FEW))  # they may share their tensors
     most |= dict.fromkeys(("vocab", "width", "table_width", "heads", "kv_heads", "hidden", "head_width"), numbers)
     for name, limit in most.items():
         if (getattr(sizes, name, None) or 0) > limit:

@@ -20,15 +20,13 @@ from cutaway.families.names import (
     bert_embeddings,
     bert_pooler,
     class_heads,
-    has_pooler,
     masked_head,
     modules,
     read_bert,
-    sayable,
     write_bert,
 )
 from cutaway.families.sizes import Checked
-from cutaway.keys import Keys, faithful
+from cutaway.keys import Keys
 from cutaway.layout import Rule, ignore
 from cutaway.parts import (
     Attention,
@@ -157,14 +155,14 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
     for unused in ("net_structure_type", "gap_size", "num_memory_blocks"):  # of trials that were never published
         keys.expect(unused, 0)
     keys.expect("down_scale_factor", 1)
-    sizes = Sizes(**read_bert(keys, Sizes, CONFIG, HEADS), pooler=has_pooler(names, "pooler"))
+    sizes = Sizes(**read_bert(keys, Sizes, CONFIG, names, HEADS))
     keys.finish()
     return sizes
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    config = {**write_bert(s, "albert", "Albert", CONFIG, HEADS), "attention_probs_dropout_prob": s.dropout}
-    return faithful(config, sayable(s), read(config))
+    more = {"attention_probs_dropout_prob": s.dropout}
+    return write_bert(s, "albert", "Albert", CONFIG, read, HEADS, **more)
 
 
 def weights(s: Sizes) -> list[Rule]:

@@ -6,23 +6,27 @@ Devlin et al. 2019 (arXiv:1810.04805); sentence embeddings as Reimers and Gurevy
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
+from cutaway.families.names import (
+    BERT_CONFIG,
+    BERT_HEADS,
+    bert_weights,
+    class_heads,
+    masked_head,
+    read_bert,
+    write_bert,
+)
 from cutaway.families.sizes import Checked
-from cutaway.keys import Keys, faithful, labelled, published
-from cutaway.layout import Rule, ignore, tied
+from cutaway.keys import Keys
+from cutaway.layout import Rule, ignore
 from cutaway.parts import (
     Attention,
     Block,
     Dropout,
     Embedding,
-    EmbeddingHead,
     FeedForward,
-    First,
-    LanguageHead,
     LayerNorm,
     LearnedPositions,
     MakeFeedForward,
@@ -30,16 +34,13 @@ from cutaway.parts import (
     MakeNorm,
     MakePosition,
     MaskedTransform,
-    Mean,
     Model,
     Pooler,
     Positions,
     PostNorm,
     Segments,
-    SequenceHead,
     Stack,
-    TokenHead,
-    choose_head,
+    encoder_head,
     initialise,
 )
 
@@ -101,115 +102,51 @@ def compose(
     place = position(False)
     steps = [Segments(s.segments, s.width), *place.embedding, norm(), Dropout(s.dropout)]
 
-    def attention() -> nn.Module:
-        return (mixer or Attention)(s.width, s.heads, bias=True, dropout=s.dropout, **place.attention)
-
-    blocks = [
-        Block(
-            attention=PostNorm(attention(), norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout)
+    def block() -> Block:
+        attention = (mixer or Attention)(s.width, s.heads, bias=True, dropout=s.dropout, **place.attention)
+        return Block(
+            attention=PostNorm(attention, norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout)
         )
-        for _ in range(s.layers)
-    ]
-    stack = Stack(Embedding(s.vocab, s.width, steps=steps), blocks)
-    heads = {
-        "none": lambda: None,
-        "masked-lm": lambda: LanguageHead(
-            s.width,
-            s.vocab,
-            tied=stack.embedding.tokens if s.tied else None,
-            bias=True,
-            transform=MaskedTransform(s.width, s.act, s.eps),
-        ),
-        "sequence": lambda: SequenceHead(Pooler(s.width), s.width, s.labels, dropout=s.dropout),
-        "token": lambda: TokenHead(s.width, s.labels, dropout=s.dropout),
-        "span": lambda: TokenHead(s.width, 2),
-        "mean": lambda: EmbeddingHead(Mean(), s.normalise),
-        "cls": lambda: EmbeddingHead(First(), s.normalise),
-    }
+
+    stack = Stack(Embedding(s.vocab, s.width, steps=steps), [block() for _ in range(s.layers)])
+    head = encoder_head(
+        s.head,
+        stack.embedding.tokens,
+        s.width,
+        s.labels,
+        tied=s.tied,
+        transform=lambda: MaskedTransform(s.width, s.act, s.eps),
+        pool=lambda: Pooler(s.width),
+        dropout=s.dropout,
+        normalise=s.normalise,
+    )
     pooler = Pooler(s.width) if s.pooler and s.head == "none" else None
-    model = Model(stack, choose_head(s.head, heads), causal=False, pooler=pooler, max_positions=place.limit)
+    model = Model(stack, head, causal=False, pooler=pooler, max_positions=place.limit)
     initialise(model)
     return model
 
 
 MODEL_TYPES = ("bert",)
-ARCHITECTURES = {
-    "BertForMaskedLM": "masked-lm",
-    "BertForSequenceClassification": "sequence",
-    "BertForTokenClassification": "token",
-    "BertForQuestionAnswering": "span",
-    "BertModel": "none",
-    "BertForPreTraining": "masked-lm",
-}
-
-
-CONFIG = {
-    "vocab": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
-    "hidden": "intermediate_size", "context": "max_position_embeddings", "segments": "type_vocab_size",
-    "eps": "layer_norm_eps", "act": "hidden_act", "dropout": "hidden_dropout_prob", "tied": "tie_word_embeddings",
-}  # fmt: skip
+HEADS = {**BERT_HEADS, "ForPreTraining": "masked-lm"}  # whose second head, for the next sentence, is not read
 
 
 def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
     keys = Keys(config, "bert")
-    given = keys.sizes(CONFIG, Sizes)
-    keys.expect("position_embedding_type", "absolute")
-    keys.ignore("initializer_range", "classifier_dropout", "attention_probs_dropout_prob", "directionality")
-    keys.ignore(*(name for name in config if name.startswith("pooler_")))  # written by a converter, read by nobody
-    sizes = Sizes(
-        **given,
-        # no key tells a body with a pooler from one without
-        pooler=names is None or any(name.endswith("pooler.dense.weight") for name in names),
-        head=keys.head(ARCHITECTURES, "none"),
-        labels=keys.labels(),
-    )
+    # written by converters, read by nobody
+    keys.ignore("directionality", *(name for name in config if name.startswith("pooler_")))
+    sizes = Sizes(**read_bert(keys, Sizes, BERT_CONFIG, names, HEADS))
     keys.finish()
     return sizes
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    config = {
-        "model_type": "bert",
-        "architectures": [{v: k for k, v in reversed(ARCHITECTURES.items())}.get(s.head, "BertModel")],
-        **published(s, CONFIG),
-        "attention_probs_dropout_prob": s.dropout,
-        **labelled(s.head, s.labels),
-    }
-    # the names of the tensors tell of a pooler, and files beside the config how sentences are pooled
-    body = replace(s, pooler=True, **({"head": "none", "normalise": True} if s.head in ("mean", "cls") else {}))
-    return faithful(config, body, read(config))
+    more = {"attention_probs_dropout_prob": s.dropout}
+    return write_bert(s, "bert", "Bert", BERT_CONFIG, read, HEADS, **more)
 
 
 def weights(s: Sizes) -> list[Rule]:
-    body = "(bert.|)" if s.head not in ("none", "mean", "cls") else "(|bert.)"
-    layer, block, old = f"{body}encoder.layer.{{i}}", "stack.blocks.{i}", f"{body}embeddings"
-    masked = s.head == "masked-lm"
-    rules = [
-        Rule(f"{old}.word_embeddings", "stack.embedding.tokens"),
-        Rule(f"{old}.token_type_embeddings", "stack.embedding.steps.0"),
-        Rule(f"{old}.position_embeddings", "stack.embedding.steps.1"),
-        Rule(f"{old}.LayerNorm", "stack.embedding.steps.2"),
-        Rule(f"{layer}.attention.self.query", f"{block}.attention.inner.q"),
-        Rule(f"{layer}.attention.self.key", f"{block}.attention.inner.k"),
-        Rule(f"{layer}.attention.self.value", f"{block}.attention.inner.v"),
-        Rule(f"{layer}.attention.output.dense", f"{block}.attention.inner.out"),
-        Rule(f"{layer}.attention.output.LayerNorm", f"{block}.attention.norm"),
-        Rule(f"{layer}.intermediate.dense", f"{block}.feedforward.inner.up"),
-        Rule(f"{layer}.output.dense", f"{block}.feedforward.inner.down"),
-        Rule(f"{layer}.output.LayerNorm", f"{block}.feedforward.norm"),
-        Rule(f"{body}pooler.dense", "head.pool.dense" if s.head == "sequence" else "pooler.dense", optional=True),
-        ignore(f"{old}.position_ids", "cls.seq_relationship.(weight|bias)"),
-    ]
-    if masked:
-        rules += [
-            Rule("cls.predictions.transform.dense", "head.transform.dense"),
-            Rule("cls.predictions.transform.LayerNorm", "head.transform.norm"),
-            Rule("cls.predictions.bias", "head.bias"),
-            Rule("cls.predictions.decoder.bias", "head.bias", written=False),
-            tied("cls.predictions.decoder", "stack.embedding.tokens")
-            if s.tied
-            else Rule("cls.predictions.decoder", "head.tokens"),
-        ]
-    else:
-        rules += [Rule("qa_outputs" if s.head == "span" else "classifier", "head.out"), ignore("cls.predictions.*")]
-    return rules if s.head in ("none", "sequence") else [*rules, ignore(f"{body}pooler.dense.(weight|bias)")]
+    rules = [*bert_weights("bert", s.head), ignore("cls.seq_relationship.*")]
+    if s.head == "masked-lm":
+        names = [f"cls.predictions.{name}" for name in ("transform.dense", "transform.LayerNorm", "decoder", "bias")]
+        return rules + masked_head(s.tied, *names)
+    return [*rules, *class_heads(s.head), ignore("cls.predictions.*")]

@@ -10,20 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
-from cutaway.families.names import (
-    bert_body,
-    bert_embeddings,
-    class_heads,
-    masked_head,
-    modules,
-    read_bert,
-    sayable,
-    write_bert,
-)
+from cutaway.families.names import bert_body, bert_embeddings, class_heads, masked_head, modules, read_bert, write_bert
 from cutaway.families.sizes import Checked
-from cutaway.keys import Keys, faithful
+from cutaway.keys import Keys
 from cutaway.layout import Rule, ignore
 from cutaway.parts import (
     Attention,
@@ -91,16 +80,12 @@ def compose(
     feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act))
     place = position(False)
 
-    def attention() -> nn.Module:
-        return (mixer or Attention)(s.width, s.heads, bias=True, dropout=s.dropout, **place.attention)
+    def block() -> Block:  # nothing is dropped of what attention gives
+        attention = (mixer or Attention)(s.width, s.heads, bias=True, dropout=s.dropout, **place.attention)
+        return Block(attention=PostNorm(attention, norm()), feedforward=PostNorm(feedforward(), norm(), s.dropout))
 
-    # attention's output alone is not dropped out
-    blocks = [
-        Block(attention=PostNorm(attention(), norm()), feedforward=PostNorm(feedforward(), norm(), s.dropout))
-        for _ in range(s.layers)
-    ]
     steps = [*place.embedding, norm(), Dropout(s.dropout)]
-    stack = Stack(Embedding(s.vocab, s.width, steps=steps), blocks)
+    stack = Stack(Embedding(s.vocab, s.width, steps=steps), [block() for _ in range(s.layers)])
     head = encoder_head(
         s.head,
         stack.embedding.tokens,
@@ -128,14 +113,13 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
     keys = Keys(config, "distilbert")
     # whether a new table of positions begins as waves, and dropout in training
     keys.ignore("sinusoidal_pos_embds", "attention_dropout", "qa_dropout", "seq_classif_dropout", "tie_weights_")
-    sizes = Sizes(**read_bert(keys, Sizes, CONFIG))
+    sizes = Sizes(**read_bert(keys, Sizes, CONFIG, names))
     keys.finish()
     return sizes
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    config = {**write_bert(s, "distilbert", "DistilBert", CONFIG), "attention_dropout": s.dropout}
-    return faithful(config, sayable(s), read(config))
+    return write_bert(s, "distilbert", "DistilBert", CONFIG, read, attention_dropout=s.dropout)
 
 
 def weights(s: Sizes) -> list[Rule]:

@@ -10,22 +10,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from cutaway.families.names import (
     BERT_CONFIG,
     BERT_HEADS,
     bert_body,
-    bert_embeddings,
-    bert_layers,
+    bert_weights,
     class_heads,
     masked_head,
     read_bert,
-    sayable,
     write_bert,
 )
 from cutaway.families.sizes import Checked
-from cutaway.keys import Keys, faithful
+from cutaway.keys import Keys
 from cutaway.layout import Rule, ignore
 from cutaway.parts import (
     Attention,
@@ -71,8 +67,8 @@ class Sizes(Checked):
     normalise: bool = True  # embeddings ("mean", "cls") have length 1
 
 
-_BASE = {"table_width": 768, "width": 768, "heads": 12, "hidden": 3072}
-_LARGE = {"table_width": 1024, "width": 1024, "layers": 24, "heads": 16, "hidden": 4096}
+_BASE: dict[str, Any] = {"table_width": 768, "width": 768, "heads": 12, "hidden": 3072}
+_LARGE: dict[str, Any] = {"table_width": 1024, "width": 1024, "layers": 24, "heads": 16, "hidden": 4096}
 PRESETS = {
     "electra-small-discriminator": Sizes(head="discriminator"),
     "electra-base-discriminator": Sizes(**_BASE, head="discriminator"),
@@ -104,16 +100,14 @@ def compose(
     table = s.table_width
     steps = [Segments(s.segments, table), *place.embedding, LayerNorm(table, s.eps), Dropout(s.dropout)]
 
-    def attention() -> nn.Module:
-        return (mixer or Attention)(s.width, s.heads, bias=True, dropout=s.dropout, **place.attention)
-
-    blocks = [
-        Block(
-            attention=PostNorm(attention(), norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout)
+    def block() -> Block:
+        attention = (mixer or Attention)(s.width, s.heads, bias=True, dropout=s.dropout, **place.attention)
+        return Block(
+            attention=PostNorm(attention, norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout)
         )
-        for _ in range(s.layers)
-    ]
-    stack = Stack(Embedding(s.vocab, table, steps=steps, out=None if table == s.width else s.width), blocks)
+
+    embedding = Embedding(s.vocab, table, steps=steps, out=None if table == s.width else s.width)
+    stack = Stack(embedding, [block() for _ in range(s.layers)])
     head = encoder_head(
         s.head,
         stack.embedding.tokens,
@@ -141,24 +135,22 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
     # of a head for multiple choice, and of the pretraining of both
     keys.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout")
     keys.ignore("generator_size", "generator_hidden_size")
-    sizes = Sizes(**read_bert(keys, Sizes, CONFIG, HEADS))
+    sizes = Sizes(**read_bert(keys, Sizes, CONFIG, names, HEADS))
     keys.finish()
     return sizes
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    config = {**write_bert(s, "electra", "Electra", CONFIG, HEADS), "attention_probs_dropout_prob": s.dropout}
-    return faithful(config, sayable(s), read(config))
+    more = {"attention_probs_dropout_prob": s.dropout}
+    return write_bert(s, "electra", "Electra", CONFIG, read, HEADS, **more)
 
 
 def weights(s: Sizes) -> list[Rule]:
-    body = bert_body("electra", s.head)
-    project = Rule(f"{body}embeddings_project", "stack.embedding.project")
-    rules = [*bert_embeddings(body), project, *bert_layers(body)]
+    project = Rule(f"{bert_body('electra', s.head)}embeddings_project", "stack.embedding.project")
+    rules = [*bert_weights("electra", s.head, pooled=()), project]
     guess, detect = "generator_predictions", "discriminator_predictions"
     if s.head == "masked-lm":
-        rules += masked_head(s.tied, f"{guess}.dense", f"{guess}.LayerNorm", "generator_lm_head")
-        return [*rules, ignore(f"{detect}.*")]
+        return rules + masked_head(s.tied, f"{guess}.dense", f"{guess}.LayerNorm", "generator_lm_head")
     if s.head == "discriminator":
         return [*rules, Rule(f"{detect}.dense", "head.dense"), Rule(f"{detect}.dense_prediction", "head.out")]
     sequence = {"classifier.dense": "head.pool.dense", "classifier.out_proj": "head.out"}

@@ -14,9 +14,9 @@ from torch import nn
 
 from cutaway.attention import Full, Window
 from cutaway.errors import ConfigError
-from cutaway.families.names import bert_body, masked_head, read_bert, sayable, write_bert
+from cutaway.families.names import bert_body, masked_head, read_bert, write_bert
 from cutaway.families.sizes import Checked
-from cutaway.keys import Keys, faithful
+from cutaway.keys import Keys
 from cutaway.layout import Rule, ignore, split
 from cutaway.parts import (
     Attention,
@@ -144,7 +144,7 @@ CONFIG = {
 
 def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
     keys = Keys(config, "modernbert")
-    given = read_bert(keys, Sizes, CONFIG)
+    given = read_bert(keys, Sizes, CONFIG, names)
     keys.ignore("layer_norm_eps", "initializer_cutoff_factor", "embedding_dropout", "mlp_dropout", "cls_token_id")
     keys.ignore("deterministic_flash_attn", "reference_compile", "repad_logits_with_grad")  # how the reference computes
     keys.ignore("sparse_prediction", "sparse_pred_ignore_index")
@@ -183,15 +183,14 @@ def _every(keys: Keys, layers: int) -> int:
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    config = {
-        **write_bert(s, "modernbert", "ModernBert", CONFIG),
+    more = {
         "local_attention": max(2 * (s.window - 1), 1),
         "global_attn_every_n_layers": s.every,
         "global_rope_theta": s.rotary_base,
         "local_rope_theta": s.local_rotary_base,
         **dict.fromkeys(("embedding_dropout", "mlp_dropout", "classifier_dropout"), s.dropout),
     }
-    return faithful(config, sayable(s), read(config))
+    return write_bert(s, "modernbert", "ModernBert", CONFIG, read, **more)
 
 
 def weights(s: Sizes) -> list[Rule]:

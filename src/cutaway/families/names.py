@@ -1,17 +1,17 @@
 """Published names that several families share: of tensors, of config keys, of classes.
 
 The `bert_…` tables are those of BERT and of the encoders that descend from it, the `llama_…` ones those of LLaMA and of
-the decoders that do. `body` is the prefix of their bodies' names, as a template such as `(roberta.|)`.
+the decoders that do, `bart_body` that of BART. `body` is the prefix of their bodies' names, as a template such as `(roberta.|)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from cutaway.errors import ConfigError
-from cutaway.keys import Keys, labelled, published
+from cutaway.keys import Keys, faithful, labelled, published
 from cutaway.layout import Rule, ignore, tied
 
 BERT_CONFIG = {
@@ -36,41 +36,60 @@ POOLED = ("mean", "cls")  # heads that no config names: sentence-transformers sa
 
 
 def read_bert(
-    keys: Keys, kind: type, table: Mapping[str, Any], heads: Mapping[str, str] = BERT_HEADS
+    keys: Keys,
+    kind: type,
+    table: Mapping[str, Any],
+    names: Collection[str] | None,
+    heads: Mapping[str, str] = BERT_HEADS,
 ) -> dict[str, Any]:
-    """What the config of an encoder says of its sizes, by the table of its keys, and of its head."""
+    """What an encoder's config says of its sizes, by the `table` of its keys, and of its head.
+
+    No key tells a body with a pooler from one without; the `names` of its tensors do.
+    """
     keys.expect("position_embedding_type", "absolute")
     keys.ignore("initializer_range", "classifier_dropout", "attention_probs_dropout_prob")
-    return {**keys.sizes(table, kind), "head": keys.head(heads, "none"), "labels": keys.labels()}
+    found = {**keys.sizes(table, kind), "head": keys.head(heads, "none"), "labels": keys.labels()}
+    if any(f.name == "pooler" for f in fields(kind)):
+        found["pooler"] = names is None or any(n.endswith(("pooler.dense.weight", "pooler.weight")) for n in names)
+    return found
 
 
 def write_bert(
-    s: Any, model_type: str, classes: str, table: Mapping[str, Any], heads: Mapping[str, str] = BERT_HEADS
+    s: Any,
+    model_type: str,
+    classes: str,
+    table: Mapping[str, Any],
+    read: Callable[[dict[str, Any]], Any],
+    heads: Mapping[str, str] = BERT_HEADS,
+    **more: Any,
 ) -> dict[str, Any]:
-    """The config that `read_bert` reads. The names of its classes begin with `classes`, as `Roberta`."""
-    ends = {ours: theirs for theirs, ours in reversed(heads.items())}
-    return {
+    """The config that `read` reads as `s`, with `more` keys. The names of its classes begin with `classes`: `Roberta`.
+
+    Raises:
+        ConfigError: it cannot say some of the sizes.
+    """
+    config = {
         "model_type": model_type,
-        "architectures": [classes + ends.get(s.head, "Model")],
+        "architectures": [architecture(classes, s.head, dict(reversed(list(heads.items()))))],
         **published(s, table),
         **labelled(s.head, s.labels),
+        **more,
     }
-
-
-def has_pooler(names: Collection[str] | None, theirs: str = "pooler.dense") -> bool:
-    """No key tells a body with a pooler from one without; the names of its tensors do."""
-    return names is None or any(name.endswith(f"{theirs}.weight") for name in names)
-
-
-def sayable(s: Any) -> Any:
-    """`s` without what stands elsewhere than in a config: whether there is a pooler, and how sentences are pooled."""
-    pooler = {"pooler": True} if any(f.name == "pooler" for f in fields(s)) else {}
-    return replace(s, **pooler, **({"head": "none", "normalise": True} if s.head in POOLED else {}))
+    # whether there is a pooler, and how sentences are pooled, stands elsewhere than in a config
+    elsewhere = {"pooler": True} if hasattr(s, "pooler") else {}
+    elsewhere |= {"head": "none", "normalise": True} if s.head in POOLED else {}
+    return faithful(config, replace(s, **elsewhere), read(config))
 
 
 def bert_body(name: str, head: str) -> str:
     """The prefix of the body's names: written where there is a published head, read in either case."""
     return f"(|{name}.)" if head in ("none", *POOLED) else f"({name}.|)"
+
+
+def bert_weights(name: str, head: str, pooled: Collection[str] = ("none", "sequence")) -> list[Rule]:
+    """BERT's body under the prefix `name`; the heads `pooled` keep its pooler, if it has one."""
+    body = bert_body(name, head)
+    return [*bert_embeddings(body), *bert_layers(body), *bert_pooler(f"{body}pooler.dense", head, pooled)]
 
 
 def modules(theirs: str, ours: str, names: Mapping[str, str]) -> list[Rule]:
@@ -101,10 +120,10 @@ def bert_layers(body: str) -> list[Rule]:
     return modules(f"{body}encoder.layer.{{i}}", "stack.blocks.{i}", names)
 
 
-def bert_pooler(theirs: str, head: str, *, classifies: bool = True) -> list[Rule]:
-    """The pooler, which a bare body has, and a classifier of sequences where it `classifies`; others leave it."""
-    ours = {"none": "pooler.dense", **({"sequence": "head.pool.dense"} if classifies else {})}
-    return [Rule(theirs, ours[head], optional=True)] if head in ours else [ignore(f"{theirs}.(weight|bias)")]
+def bert_pooler(theirs: str, head: str, pooled: Collection[str] = ("none", "sequence")) -> list[Rule]:
+    """The pooler, a part of a bare body or of the head for classes of sequences; others leave it."""
+    ours = {"none": "pooler.dense", "sequence": "head.pool.dense"}
+    return [Rule(theirs, ours[head], optional=True)] if head in pooled else [ignore(f"{theirs}.(weight|bias)")]
 
 
 def masked_head(tie: bool, dense: str, norm: str, decoder: str, bias: str | None = None) -> list[Rule]:
@@ -126,6 +145,30 @@ def class_heads(head: str, sequence: Mapping[str, str] | None = None) -> list[Ru
     alone = {"classifier": "head.out"}
     names = {"sequence": sequence or alone, "token": alone, "span": {"qa_outputs": "head.out"}}
     return [Rule(theirs, ours) for theirs, ours in names.get(head, {}).items()]
+
+
+BART_ATTENTION = {f"{name}_proj": name for name in ("q", "k", "v", "out")}
+
+
+def bart_body(body: str, encoder_attention: Mapping[str, str] = BART_ATTENTION) -> list[Rule]:
+    """Both stacks of BART and of what descends from it; an encoder's attention may be another (LED)."""
+    rules = []
+    for stack in ("encoder", "decoder"):
+        own = encoder_attention if stack == "encoder" else BART_ATTENTION
+        layer = {
+            **{f"self_attn.{theirs}": f"attention.inner.{ours}" for theirs, ours in own.items()},
+            **{f"encoder_attn.{theirs}": f"cross.inner.{ours}" for theirs, ours in BART_ATTENTION.items()},
+            **{"self_attn_layer_norm": "attention.norm", "encoder_attn_layer_norm": "cross.norm"},
+            **{"fc1": "feedforward.inner.up", "fc2": "feedforward.inner.down", "final_layer_norm": "feedforward.norm"},
+        }
+        ends = {
+            "embed_positions": "embedding.steps.0",
+            "layernorm_embedding": "embedding.steps.1",
+            "layer_norm": "norm",
+        }
+        rules += modules(f"{body}{stack}", stack, ends)
+        rules += modules(f"{body}{stack}.layers.{{i}}", f"{stack}.blocks.{{i}}", layer)
+    return rules
 
 
 def architecture(classes: str, head: str, heads: Mapping[str, str]) -> str:

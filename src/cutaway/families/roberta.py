@@ -12,24 +12,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
-
 from cutaway.errors import ConfigError
-from cutaway.families.names import (
-    BERT_CONFIG,
-    bert_body,
-    bert_embeddings,
-    bert_layers,
-    bert_pooler,
-    class_heads,
-    has_pooler,
-    masked_head,
-    read_bert,
-    sayable,
-    write_bert,
-)
+from cutaway.families.names import BERT_CONFIG, bert_weights, class_heads, masked_head, read_bert, write_bert
 from cutaway.families.sizes import Checked
-from cutaway.keys import Keys, faithful
+from cutaway.keys import Keys
 from cutaway.layout import Rule, ignore
 from cutaway.parts import (
     Attention,
@@ -76,7 +62,7 @@ class Sizes(Checked):
     model_type: Literal["roberta", "xlm-roberta", "camembert"] = "roberta"  # the same, published under three names
 
 
-_LARGE = {"width": 1024, "layers": 24, "heads": 16, "hidden": 4096}
+_LARGE: dict[str, Any] = {"width": 1024, "layers": 24, "heads": 16, "hidden": 4096}
 PRESETS = {
     "roberta-base": Sizes(),
     "roberta-large": Sizes(**_LARGE),
@@ -106,16 +92,13 @@ def compose(
     place = position(False)
     steps = [Segments(s.segments, s.width), *place.embedding, norm(), Dropout(s.dropout)]
 
-    def attention() -> nn.Module:
-        return (mixer or Attention)(s.width, s.heads, bias=True, dropout=s.dropout, **place.attention)
-
-    blocks = [
-        Block(
-            attention=PostNorm(attention(), norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout)
+    def block() -> Block:
+        attention = (mixer or Attention)(s.width, s.heads, bias=True, dropout=s.dropout, **place.attention)
+        return Block(
+            attention=PostNorm(attention, norm(), s.dropout), feedforward=PostNorm(feedforward(), norm(), s.dropout)
         )
-        for _ in range(s.layers)
-    ]
-    stack = Stack(Embedding(s.vocab, s.width, steps=steps), blocks)
+
+    stack = Stack(Embedding(s.vocab, s.width, steps=steps), [block() for _ in range(s.layers)])
     head = encoder_head(
         s.head,
         stack.embedding.tokens,
@@ -140,31 +123,29 @@ CONFIG = {**BERT_CONFIG, "segments": ("type_vocab_size", 2), "eps": ("layer_norm
 
 def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
     keys = Keys(config, "roberta")
-    given = read_bert(keys, Sizes, CONFIG)
+    given = read_bert(keys, Sizes, CONFIG, names)
     offset = keys.take("pad_token_id", 1) + 1
     if not 0 < offset < given["context"]:
         raise ConfigError(f"positions begin after pad_token_id, {offset - 1}: there are only {given['context']}")
     given["context"] -= offset
-    sizes = Sizes(**given, offset=offset, pooler=has_pooler(names), model_type=keys.expect("model_type", *MODEL_TYPES))
+    sizes = Sizes(**given, offset=offset, model_type=keys.expect("model_type", *MODEL_TYPES))
     keys.finish()
     return sizes
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    config = {
-        **write_bert(s, s.model_type, CLASSES[s.model_type], CONFIG),
+    more = {
         "attention_probs_dropout_prob": s.dropout,
         "max_position_embeddings": s.context + s.offset,
         "pad_token_id": s.offset - 1,
     }
-    return faithful(config, sayable(s), read(config))
+    return write_bert(s, s.model_type, CLASSES[s.model_type], CONFIG, read, **more)
 
 
 def weights(s: Sizes) -> list[Rule]:
-    body = bert_body("roberta", s.head)
-    pooler = bert_pooler(f"{body}pooler.dense", s.head, classifies=False)
-    rules = [*bert_embeddings(body), *bert_layers(body), *pooler]
+    rules = bert_weights("roberta", s.head, pooled=("none",))
     if s.head == "masked-lm":
-        return rules + masked_head(s.tied, "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
+        names = [f"lm_head.{name}" for name in ("dense", "layer_norm", "decoder", "bias")]
+        return rules + masked_head(s.tied, *names)
     sequence = {"classifier.dense": "head.pool.dense", "classifier.out_proj": "head.out"}
     return [*rules, *class_heads(s.head, sequence), ignore("lm_head.*")]
