@@ -80,8 +80,8 @@ NORMS: dict[str, Callable[[Any], nn.Module]] = {
 }
 POSITIONS: dict[str, Callable[[Any, bool], Positions]] = {
     "none": lambda s, causal: Positions(),
-    "learned": lambda s, causal: Positions([parts.LearnedPositions(_context(s), s.width)], limit=_context(s)),
-    "sinusoidal": lambda s, causal: Positions([parts.SinusoidalPositions(s.width)]),
+    "learned": lambda s, causal: Positions([parts.LearnedPositions(_context(s), _table(s))], limit=_context(s)),
+    "sinusoidal": lambda s, causal: Positions([parts.SinusoidalPositions(_table(s))]),
     "rotary": lambda s, causal: Positions(steps=[parts.Rotary(_head_width(s), getattr(s, "rotary_base", 10_000.0))]),
     "alibi": lambda s, causal: Positions(bias=parts.ALiBi(s.heads)),
     "t5": lambda s, causal: Positions(bias=parts.T5Bias(s.heads, not causal)),
@@ -189,3 +189,8 @@ def _context(sizes: Any) -> int:
 
 def _head_width(sizes: Any) -> int:
     return getattr(sizes, "head_width", None) or sizes.width // sizes.heads
+
+
+def _table(sizes: Any) -> int:
+    """The width of what positions are added to: that of the tables, where it is not that of the layers."""
+    return getattr(sizes, "table_width", sizes.width)

@@ -207,3 +207,17 @@ def test_long_texts_look_both_near_and_far(backend: str) -> None:
         found = ours(ids, padding)
         assert error(found[:1], theirs(ids[:1]).last_hidden_state) < 1e-5
         assert error(found[1:, 20:], theirs(ids[1:, 20:]).last_hidden_state) < 1e-5
+
+
+@pytest.mark.parametrize("family", POOLED)
+@pytest.mark.parametrize("position", ["none", "learned", "sinusoidal", "rotary", "alibi", "t5"])
+def test_other_positions(family: str, position: str) -> None:
+    """Each fits, tables narrower than the layers included, and moves the numbers of no padded row."""
+    narrow = {"table_width": 4} if family in ("electra", "albert") else {}
+    sizes = {"vocab": 99, "width": 8, "layers": 2, "heads": 2, "hidden": 8, **narrow}
+    model = cutaway.build(family, seed=0, position=position, **sizes)
+    for batch in batches():
+        with torch.no_grad():
+            found = model(batch.ids, batch.padding)
+            for row, ids, real in zip(found, batch.ids, batch.real, strict=True):
+                assert error(row[real], model(ids[real][None])[0]) < 1e-5
