@@ -1,6 +1,7 @@
 """The parts every architecture is composed of. Each is a file of its own; import what you need from `cutaway.parts`."""
 
 from cutaway.parts.attention import Attention
+from cutaway.parts.axial import AxialPositions
 from cutaway.parts.clip import Clip
 from cutaway.parts.context import Context
 from cutaway.parts.convolution import CausalConvolution
@@ -18,40 +19,54 @@ from cutaway.parts.head import (
     decoder_head,
     encoder_head,
 )
+from cutaway.parts.linear_attention import EluPlusOne, LinearAttention
+from cutaway.parts.lowrank import Along, LowRankAttention
+from cutaway.parts.lsh import LSHAttention
 from cutaway.parts.mamba import Mamba
 from cutaway.parts.mamba2 import GatedNorm, Mamba2
 from cutaway.parts.model import EncoderDecoder, Model, Stack, initialise
 from cutaway.parts.norm import LayerNorm, RMSNorm, StdNorm
+from cutaway.parts.performer import Favor, PerformerAttention
 from cutaway.parts.pool import First, Last, Mean, Pooler
-from cutaway.parts.position import LearnedPositions, Positions, SinusoidalPositions
+from cutaway.parts.position import LearnedPositions, Positions, SinusoidalPositions, WaveTable
 from cutaway.parts.relative import ALiBi, T5Bias
 from cutaway.parts.residual import Block, Narrow, Parallel, PostNorm, PreNorm, Sandwich, Wide
+from cutaway.parts.reversible import Branch, ReversibleBlock, ReversibleStack
 from cutaway.parts.rotary import Rotary
 from cutaway.parts.state import Cells, State
 from cutaway.parts.swap import MakeFeedForward, MakeMixer, MakeNorm, MakePosition
+from cutaway.parts.synthesizer import Synthesizer
 
 __all__ = [
     "ACTIVATIONS",
     "ALiBi",
+    "Along",
     "Attention",
+    "AxialPositions",
     "Block",
+    "Branch",
     "CausalConvolution",
     "Cells",
     "Clip",
     "Context",
     "DetectionHead",
     "Dropout",
+    "EluPlusOne",
     "Embedding",
     "EmbeddingHead",
     "EncoderDecoder",
+    "Favor",
     "FeedForward",
     "First",
     "Gated",
     "GatedNorm",
+    "LSHAttention",
     "LanguageHead",
     "Last",
     "LayerNorm",
     "LearnedPositions",
+    "LinearAttention",
+    "LowRankAttention",
     "MakeFeedForward",
     "MakeMixer",
     "MakeNorm",
@@ -63,11 +78,14 @@ __all__ = [
     "Model",
     "Narrow",
     "Parallel",
+    "PerformerAttention",
     "Pooler",
     "Positions",
     "PostNorm",
     "PreNorm",
     "RMSNorm",
+    "ReversibleBlock",
+    "ReversibleStack",
     "Rotary",
     "Sandwich",
     "Segments",
@@ -76,8 +94,10 @@ __all__ = [
     "Stack",
     "State",
     "StdNorm",
+    "Synthesizer",
     "T5Bias",
     "TokenHead",
+    "WaveTable",
     "Wide",
     "activation",
     "choose_head",
