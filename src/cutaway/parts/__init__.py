@@ -28,7 +28,7 @@ from cutaway.parts.model import EncoderDecoder, Model, Stack, initialise
 from cutaway.parts.norm import LayerNorm, RMSNorm, StdNorm
 from cutaway.parts.performer import Favor, PerformerAttention
 from cutaway.parts.pool import First, Last, Mean, Pooler
-from cutaway.parts.position import LearnedPositions, Positions, SinusoidalPositions, WaveTable
+from cutaway.parts.position import LearnedPositions, Positions, SinusoidalPositions
 from cutaway.parts.relative import ALiBi, T5Bias
 from cutaway.parts.residual import Block, Narrow, Parallel, PostNorm, PreNorm, Sandwich, Wide
 from cutaway.parts.reversible import Branch, ReversibleBlock, ReversibleStack
@@ -97,7 +97,6 @@ __all__ = [
     "Synthesizer",
     "T5Bias",
     "TokenHead",
-    "WaveTable",
     "Wide",
     "activation",
     "choose_head",
