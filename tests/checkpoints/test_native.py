@@ -20,13 +20,13 @@ SMALL = {
     "llama": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 32, "head_width": 8},
     "bert": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "t5": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
-    **dict.fromkeys(
-        ("gpt", "gptneox", "mpt", "bloom"), {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32}
-    ),
-    **dict.fromkeys(
-        ("qwen", "gemma2"),
-        {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 32, "head_width": 8, "window": 3},
-    ),
+    "bart": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "logits_bias": True},
+    "gpt": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "gptneox": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "mpt": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "clip": 1.5},
+    "bloom": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "qwen": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 32, "head_width": 8},
+    "gemma2": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 32, "head_width": 8},
     "roberta": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "distilbert": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "electra": {"vocab": 40, "table_width": 8, "width": 16, "layers": 2, "heads": 2, "hidden": 32},

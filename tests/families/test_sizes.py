@@ -19,7 +19,7 @@ from cutaway.layout import expand
 PUBLISHED = [f for f in families.FAMILIES if families.get(f).MODEL_TYPES]
 WIDE = {"vocab": 40, "width": 16, "layers": 1, "heads": 2, "hidden": 8}
 TINY: dict[str, dict[str, Any]] = dict.fromkeys(families.FAMILIES, WIDE) | {
-    **dict.fromkeys(("llama", "qwen", "gemma2"), {**WIDE, "kv_heads": 1, "head_width": 8}),
+    **{family: {**WIDE, "kv_heads": 1, "head_width": 8} for family in ("llama", "qwen", "gemma2")},
     "mamba": {"vocab": 40, "width": 16, "layers": 1},
     "mamba2": {"vocab": 40, "width": 16, "layers": 1, "head_width": 8},
 }
@@ -38,16 +38,19 @@ CHOICES: dict[str, Any] = {
     **dict.fromkeys(("kv_heads", "heads"), SOME([1, 2])),
     "width": SOME([8, 16]), "head_width": SOME([4, 8]), "hidden": SOME([8, 32, 64]), "start": st.integers(0, 2),
     "table_width": SOME([4, 16]), "head_act": SOME(["relu", "gelu"]), "buckets": SOME([4, 32]),
-    **dict.fromkeys(("decoder_layers", "window"), st.none() | COUNTS),
+    **dict.fromkeys(("decoder_layers", "decoder_hidden", "window"), st.none() | COUNTS),
+    "decoder_heads": SOME([None, 1, 2]),
     **dict.fromkeys(("expand", "state", "kernel"), COUNTS), "rank": st.none() | COUNTS,
     **dict.fromkeys(("least_step", "most_step"), st.none() | SOME([0.1, 2.0])),
-    "max_distance": SOME([20, 128]), "eps": SOME([1e-5, 1e-6, 1e-12, 1]), "dropout": SOME([0.0, 0.1, 0]),
+    "max_distance": SOME([20, 128]), "eps": SOME([1e-5, 1e-6, 1e-12, 1]),
+    **dict.fromkeys(("dropout", "attention_dropout", "hidden_dropout"), SOME([0.0, 0.1, 0])),
     **dict.fromkeys(("rotary_base", "local_rotary_base"), SOME([1e4, 500_000, 0.5])), "rotary_scaling": SOME(SCALINGS),
     "rotary_share": SOME([0.25, 0.5, 1]), "steepest": SOME([8, 16]), "scale_from": COUNTS, "windowed": st.none() | COUNTS,
     **dict.fromkeys(("clip", "scale", "softcap", "last_softcap"), SOME([None, 0.5, 30])),
     "act": SOME(["relu", "gelu", "gelu_new", "gelu_tanh", "gelu_pytorch_tanh", "silu"]), "scaled": st.booleans(),
 }  # fmt: skip
 HEADS = {
+    "bart": ["lm", "sequence", "span", "none"],
     "electra": ["none", "masked-lm", "sequence", "token", "span", "discriminator"],
     **dict.fromkeys(("mamba", "mamba2"), ("lm", "sequence", "token", "none")),
     **dict.fromkeys(

@@ -8,7 +8,9 @@ from cutaway.errors import CapacityError
 from cutaway.parts.model import EncoderDecoder
 from cutaway.parts.state import KV, State
 
-NAMES = ["llama", "mistral", "gpt2", "t5", "flan", "mamba", "mamba2"]
+NAMES = [
+    "llama", "mistral", "gpt2", "t5", "flan", "mamba", "mamba2", "gptneox", "mpt", "bloom", "qwen2", "qwen3", "gemma2", "gpt",
+]  # fmt: skip
 
 
 class Fed:

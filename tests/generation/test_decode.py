@@ -12,7 +12,9 @@ from cutaway.errors import CapacityError, CutawayError
 from cutaway.generation import generate, probabilities, stream
 from cutaway.parts import Model
 
-NAMES = ["llama", "mistral", "gpt2", "t5", "flan", "mamba", "mamba2"]
+NAMES = [
+    "llama", "mistral", "gpt2", "t5", "flan", "mamba", "mamba2", "gptneox", "mpt", "bloom", "qwen2", "qwen3", "gemma2",
+]  # fmt: skip
 
 
 def left_padded(rows):
