@@ -104,10 +104,10 @@ class Keys:
         known = ", ".join(architectures)
         raise ConfigError(f"the {self.family} config is of a {names[0]}; those that end in {known} are read")
 
-    def labels(self) -> int:
-        """How many classes the config names: `id2label`, or `num_labels`, or 2."""
+    def labels(self, default: int = 2) -> int:
+        """How many classes the config names: `id2label`, or `num_labels`, or so many as the reference takes then."""
         names = self.take("id2label", {}, dict)
-        return len(names) or self.size("num_labels", 2)
+        return len(names) or self.size("num_labels", default)
 
     def ignore(self, *names: str) -> None:
         """Keys that change no number the model computes."""

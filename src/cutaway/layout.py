@@ -11,7 +11,7 @@ A family's table is a list of rules, most of them `Rule("their name", "our name"
 - `(a|b)` stands for either on their side; the *first* is the one we write. `(bert.|)` is an optional prefix.
 - A name that is a module of ours covers its weight and its bias, whichever the model has (on their side also
   `gamma` and `beta`, as the oldest checkpoints call them). Any other name is a parameter itself.
-- Ops turn the layout, and back: `same`, `transpose`, `split`, `split_transposed`, `split_heads`, `permute`. They act on
+- Ops turn the layout, and back: `same`, `transpose`, `row`, `split`, `split_transposed`, `split_heads`, `permute`. They act on
   a weight and on its bias alike, since a bias has only the output axis.
 - Several rules or alternatives may name the same parameter: those present must agree bit for bit.
 """
@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 
 from cutaway.errors import CheckpointError
 from cutaway.keys import REQUIRED, Keys
-from cutaway.ops import Op, permute, same, split, split_heads, split_transposed, transpose
+from cutaway.ops import Op, permute, row, same, split, split_heads, split_transposed, transpose
 
 __all__ = [
-    "REQUIRED", "Entry", "Keys", "Op", "Rule", "expand", "ignore", "permute", "same", "split",
+    "REQUIRED", "Entry", "Keys", "Op", "Rule", "expand", "ignore", "permute", "row", "same", "split",
     "split_heads", "split_transposed", "tied", "transpose",
 ]  # fmt: skip
 

@@ -37,6 +37,18 @@ def _turn(tensor: Tensor) -> Tensor:
     return tensor.t() if tensor.ndim == 2 else tensor  # a bias has nothing to turn
 
 
+class _Row(Op):
+    """They keep a vector (N,) as a matrix of one row (1, N)."""
+
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return [theirs[0]]
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return ours[0][None]
+
+
 @dataclass(frozen=True)
 class split(Op):
     """Their tensor holds several of ours along `axis`: `parts` equal ones, or ones of the given sizes."""
@@ -97,4 +109,4 @@ class permute(Op):
         return ours[0].unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
-same, transpose = Op(), _Transpose()
+same, transpose, row = Op(), _Transpose(), _Row()

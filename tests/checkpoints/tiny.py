@@ -8,6 +8,7 @@ import transformers as hf
 from torch import Tensor
 
 from cutaway.api import Loaded
+from cutaway.parts import EncoderDecoder
 
 LLAMA = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -45,6 +46,12 @@ T5 = {
     "num_heads": 4,
     "decoder_start_token_id": 0,
 }
+BART = {
+    "vocab_size": 96, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+    "pad_token_id": 1, "decoder_start_token_id": 2, "forced_eos_token_id": 2, "scale_embedding": True,
+}  # fmt: skip
+WAVES = {**BART, "pad_token_id": 95, "decoder_start_token_id": 95}
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
@@ -137,6 +144,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "modernbert-sequence": ("ModernBertForSequenceClassification", {**MODERNBERT, "num_labels": 3}),
     "modernbert-token": ("ModernBertForTokenClassification", {**MODERNBERT, "num_labels": 5}),
     "modernbert-span": ("ModernBertForQuestionAnswering", MODERNBERT),
+    "bart": ("BartForConditionalGeneration", BART),
+    "bart-bare": ("BartModel", BART),
+    "bart-span": ("BartForQuestionAnswering", BART),
+    "mbart": ("MBartForConditionalGeneration", BART),
+    "marian": ("MarianMTModel", WAVES),
+    "pegasus": ("PegasusForConditionalGeneration", WAVES),
     "t5": ("T5ForConditionalGeneration", T5),
     "t5-unscaled": ("T5ForConditionalGeneration", {**T5, "scale_decoder_outputs": False}),
     "flan-t5": (
@@ -154,8 +167,11 @@ def reference(name: str) -> Any:
     kind, config = MODELS[name]
     model = getattr(hf, kind)(getattr(hf, kind).config_class(**config)).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name not in (model._keys_to_ignore_on_save or ()):
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_()
         if not MODELS[name][1].get("tie_word_embeddings", True) and hasattr(model, "lm_head"):
             # the reference ties T5 whatever it is told, unless a checkpoint holds two different tables
             model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
@@ -184,7 +200,7 @@ def answer(model: Any) -> Tensor:
 def our_answer(loaded: Loaded) -> Tensor:
     """What ours says about the same."""
     ids = torch.arange(2, 24).reshape(2, 11)
-    return loaded.model(ids, ids.flip(1)) if loaded.family == "t5" else loaded.model(ids)
+    return loaded.model(ids, ids.flip(1)) if isinstance(loaded.model, EncoderDecoder) else loaded.model(ids)
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:

@@ -6,7 +6,20 @@ import torch
 from torch import nn
 
 from cutaway.attention import Causal, Full, Window
-from cutaway.parts import ALiBi, Attention, Block, LayerNorm, LearnedPositions, Parallel, RMSNorm, Rotary, T5Bias
+from cutaway.parts import (
+    ALiBi,
+    Attention,
+    Block,
+    Embedding,
+    LanguageHead,
+    LayerNorm,
+    LearnedPositions,
+    Parallel,
+    PostNorm,
+    RMSNorm,
+    Rotary,
+    T5Bias,
+)
 
 Mutant = Callable[[nn.Module], None]
 
@@ -46,3 +59,7 @@ DIRECTION = each(T5Bias, setting("bidirectional", lambda flag: not flag))
 POSITION = each(LearnedPositions, setting("offset", lambda offset: offset + 1))
 SLOPES = each(ALiBi, setting("steepest", lambda steepest: steepest * 1.01))
 IN_TURN = each(Parallel, setting("__class__", lambda _: Block))
+EMBEDDING_SCALE = each(Embedding, setting("scale", lambda scale: scale * 1.01))
+NORM_ORDER = each(PostNorm, lambda part: setattr(part, "forward", lambda x, ctx: x + part.inner(part.norm(x), ctx)))
+LOGITS_BIAS = each(LanguageHead, lambda head: head.bias.data.zero_())
+CROSS_MASK = each(Attention, lambda part: setattr(part, "mask", Window(9)) if part.cross else None)

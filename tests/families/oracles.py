@@ -27,7 +27,7 @@ FAMILIES: dict[str, Any] = {
     for _, name, _ in pkgutil.iter_modules(tests.families.cases.__path__)
 }
 CASES: list[Case] = [case for module in FAMILIES.values() for case in module.CASES]
-QUERIES = ("q_proj", "query", "SelfAttention.q", "EncDecAttention.q", "q_lin")
+QUERIES = ("q_proj", "query", "SelfAttention.q", "EncDecAttention.q", "q_lin", "query_proj")
 
 
 def reference(case: Case) -> nn.Module:
@@ -50,7 +50,7 @@ def sharpen(model: nn.Module, by: float) -> None:
             p.mul_(by**2 if "q_norm" in name else 1)  # whatever goes into such a norm comes out as long
         elif any(f"{q}.weight" in name for q in QUERIES):
             p.mul_(by**2)
-        elif "query_key_value.weight" in name:
+        elif any(f"{each}.weight" in name for each in ("query_key_value", "self.in_proj")):
             p.unflatten(0, (model.config.num_attention_heads, 3, -1))[:, 0].mul_(by**2)
         elif "c_attn.weight" in name:
             p[:, : p.shape[1] // 3].mul_(by**2)
@@ -58,6 +58,9 @@ def sharpen(model: nn.Module, by: float) -> None:
             p[: p.shape[0] // 3].mul_(by**2)
         elif "relative_attention_bias" in name:
             p.normal_()
+    for name, buffer in model.named_buffers():
+        if name == "final_logits_bias":
+            buffer.normal_()
 
 
 def counterpart(theirs: nn.Module) -> nn.Module:
@@ -66,7 +69,7 @@ def counterpart(theirs: nn.Module) -> nn.Module:
     config["architectures"] = [type(theirs).__name__]
     family = families.get(families.by_model_type(config["model_type"]))
     sizes = family.read(config)
-    ours = family.compose(sizes).eval()
+    ours = family.compose(sizes).eval().to(next(theirs.parameters()).dtype)
     parameters, tensors = dict(ours.named_parameters()), theirs.state_dict()
     with torch.no_grad():
         for entry in expand(family.weights(sizes), list(parameters), list(tensors)):

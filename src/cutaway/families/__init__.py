@@ -34,6 +34,7 @@ FAMILIES = (
     "gemma2",
     "recurrent",
     "seq2seq",
+    "bart",
     "s4",
 )
 

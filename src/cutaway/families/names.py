@@ -1,7 +1,8 @@
 """Published names that several families share: of tensors, of config keys, of classes.
 
 The `bert_…` tables are those of BERT and of the encoders that descend from it, the `llama_…` ones those of LLaMA and of
-the decoders that do, `bart_body` that of BART. `body` is the prefix of their bodies' names, as a template such as `(roberta.|)`.
+the decoders that do, `bart_body` that of BART. `body` is the prefix of the bodies' names, as a template such as
+`(roberta.|)`.
 """
 
 from __future__ import annotations
@@ -158,15 +159,14 @@ def bart_body(body: str, encoder_attention: Mapping[str, str] = BART_ATTENTION) 
         layer = {
             **{f"self_attn.{theirs}": f"attention.inner.{ours}" for theirs, ours in own.items()},
             **{f"encoder_attn.{theirs}": f"cross.inner.{ours}" for theirs, ours in BART_ATTENTION.items()},
-            **{"self_attn_layer_norm": "attention.norm", "encoder_attn_layer_norm": "cross.norm"},
-            **{"fc1": "feedforward.inner.up", "fc2": "feedforward.inner.down", "final_layer_norm": "feedforward.norm"},
+            "self_attn_layer_norm": "attention.norm",
+            "encoder_attn_layer_norm": "cross.norm",
+            "fc1": "feedforward.inner.up",
+            "fc2": "feedforward.inner.down",
+            "final_layer_norm": "feedforward.norm",
         }
-        ends = {
-            "embed_positions": "embedding.steps.0",
-            "layernorm_embedding": "embedding.steps.1",
-            "layer_norm": "norm",
-        }
-        rules += modules(f"{body}{stack}", stack, ends)
+        steps = {"embed_positions": "embedding.steps.0", "layernorm_embedding": "embedding.steps.1"}
+        rules += modules(f"{body}{stack}", stack, {**steps, "layer_norm": "norm"})
         rules += modules(f"{body}{stack}.layers.{{i}}", f"{stack}.blocks.{{i}}", layer)
     return rules
 

@@ -95,9 +95,9 @@ def _check(where: str, name: str, value: Any) -> None:
     elif type(value) is float:
         if not abs(value) < float("inf"):
             raise ConfigError(f"{where} cannot be {value}; a finite number is needed")
-        if name == "dropout" and not 0 <= value < 1:
+        if name.endswith("dropout") and not 0 <= value < 1:
             raise ConfigError(f"{where} cannot be {value}; it is a probability from 0 to below 1")
-        if name != "dropout" and value <= 0 and name not in MAY_BE_0:
+        if not name.endswith("dropout") and value <= 0 and name not in MAY_BE_0:
             raise ConfigError(f"{where} cannot be {value}; it is above 0")
 
 

@@ -10,12 +10,12 @@ from torch import nn
 
 from cutaway.errors import CutawayError
 from cutaway.parts.head import LanguageHead
-from cutaway.parts.model import Model
+from cutaway.parts.model import EncoderDecoder, Model
 
 
 def writes(model: nn.Module) -> bool:
     """Whether there are next tokens to be had: from a decoder with a language head."""
-    headed = not isinstance(model, Model) or isinstance(model.head, LanguageHead)
+    headed = not isinstance(model, (Model, EncoderDecoder)) or isinstance(model.head, LanguageHead)
     return bool(getattr(model, "causal", False)) and headed
 
 

@@ -82,3 +82,11 @@ def count(tokens: int, padding: Bool[Tensor, "b t"] | None, device: torch.device
     if padding is None:
         return torch.arange(tokens, device=device)[None]
     return torch.where(padding, padding.cumsum(1) - 1, -1)
+
+
+def behind(start: int, ids: Int[Tensor, "b t"], padding: Bool[Tensor, "b t"] | None) -> Int[Tensor, "b t"]:
+    """Each row's real tokens moved on by one, `start` first and the last one dropped; padding stays where it is."""
+    columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    real = columns if padding is None else torch.where(padding, columns, -1)
+    before = torch.cat([real.new_full((ids.shape[0], 1), -1), real.cummax(1).values[:, :-1]], 1)
+    return torch.where(before < 0, start, ids.gather(1, before.clamp(min=0)))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cutaway.axes import Bool, Float, Int
 from cutaway.errors import ConfigError
-from cutaway.parts.call import check, check_padding, context, count, where_padding
+from cutaway.parts.call import behind, check, check_padding, context, count, where_padding
 from cutaway.parts.context import Context
 from cutaway.parts.embedding import Embedding, Segments
 from cutaway.parts.pool import pick_last
@@ -136,11 +136,18 @@ class EncoderDecoder(nn.Module):
     """An encoder reads the source, a decoder writes the target looking at it: `model(source_ids, target_ids)` → (B, T, V).
 
     `start` is the id every target begins with (T5: the padding token). To score a target, shift it right yourself:
-    row t of the logits is the prediction for target token t + 1.
+    row t of the logits is the prediction for target token t + 1. Without a head the decoder's states come out. Heads
+    that classify read a text twice, as source and as target (Lewis et al. 2020, section 3): `model(source_ids)`.
     """
 
     def __init__(
-        self, encoder: Stack, decoder: Stack, head: nn.Module, *, start: int, max_positions: int | None = None
+        self,
+        encoder: Stack,
+        decoder: Stack,
+        head: nn.Module | None = None,
+        *,
+        start: int,
+        max_positions: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.head = encoder, decoder, head
@@ -150,15 +157,17 @@ class EncoderDecoder(nn.Module):
     def forward(
         self,
         source_ids: Int[Tensor, "b s"],
-        target_ids: Int[Tensor, "b t"],
+        target_ids: Int[Tensor, "b t"] | None = None,
         source_padding: Bool[Tensor, "b s"] | None = None,
         target_padding: Bool[Tensor, "b t"] | None = None,
         *,
         state: State | None = None,
         last: bool = False,
-    ) -> Float[Tensor, "b n v"]:
-        """Both at once; arguments as for `Model`."""
+    ) -> Tensor:
+        """Both at once; arguments as for `Model`. Without a target it is the source, moved on by one behind `start`."""
         memory = self.encode(source_ids, source_padding)
+        if target_ids is None:
+            target_ids, target_padding = behind(self.start, source_ids, source_padding), source_padding
         return self.decode(target_ids, memory, source_padding, target_padding, state=state, last=last)
 
     def encode(
@@ -177,7 +186,7 @@ class EncoderDecoder(nn.Module):
         *,
         state: State | None = None,
         last: bool = False,
-    ) -> Float[Tensor, "b n v"]:
+    ) -> Tensor:
         """Logits of the target, given the encoder's states. With a `state`, cross-attention's keys are computed once."""
         if memory.shape[0] != target_ids.shape[0]:
             raise ConfigError(f"{memory.shape[0]} sources for {target_ids.shape[0]} targets: a batch has one for each")
@@ -196,7 +205,7 @@ class EncoderDecoder(nn.Module):
         x = self.decoder(target_ids, ctx)
         if last:
             x = pick_last(x, ctx)[:, None]
-        return self.head(x, ctx)
+        return x if self.head is None else self.head(x, ctx)
 
 
 def initialise(model: nn.Module, std: float = 0.02) -> None:

@@ -52,12 +52,12 @@ class Mean(nn.Module):
 
 
 class Pooler(nn.Module):
-    """act(W x + b) of the first token (Devlin et al. 2019, published code)."""
+    """act(W x + b) of the first token (Devlin et al. 2019, published code), or of what `at` picks."""
 
-    def __init__(self, width: int, act: str = "tanh", dropout: float = 0.0) -> None:
+    def __init__(self, width: int, act: str = "tanh", dropout: float = 0.0, at: nn.Module | None = None) -> None:
         super().__init__()
-        self.first, self.dense, self.act = First(), nn.Linear(width, width), activation(act)
+        self.at, self.dense, self.act = at or First(), nn.Linear(width, width), activation(act)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b d"]:
-        return self.act(self.dense(self.dropout(self.first(x, ctx))))
+        return self.act(self.dense(self.dropout(self.at(x, ctx))))

@@ -1,6 +1,7 @@
 """How a model learns the order of its tokens: where that enters, and positions added to the embeddings.
 
 LearnedPositions      x + table[pos]                                          BERT, GPT-2
+WaveTable             the same, of fixed waves                                Pegasus
 SinusoidalPositions   x + [sin(pos·ω), cos(pos·ω)], ω = 10000^(-2i/D)          Vaswani et al. 2017, section 3.5
 """
 
@@ -54,6 +55,15 @@ class LearnedPositions(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
         return x + self.weight[ctx.pos.clamp(min=0) + self.offset]
+
+
+class WaveTable(LearnedPositions):
+    """The sines and cosines of `SinusoidalPositions(halves=True)` as a table among the weights that is never trained."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__(count, width)
+        waves = SinusoidalPositions(width, halves=True).table(torch.arange(count)[None])[0]
+        self.weight = nn.Parameter(waves, requires_grad=False)
 
 
 class SinusoidalPositions(nn.Module):
