@@ -32,6 +32,18 @@ def test_gpt2_and_llama():
     assert "attention sees" in same and not set(same) & set(told)
 
 
+def test_what_is_particular_to_later_decoders():
+    neox, gemma, mpt = words("pythia-70m"), words("gemma-2-27b"), words("mpt-7b-storywriter")
+    assert neox["sublayers"].startswith("side by side")
+    assert "16 of 64 numbers" in neox["attention turns queries and keys"]
+    assert "times 1 + g), on both sides" in gemma["attention norm"]
+    assert gemma["attention scores"].endswith("capped softly at 50")
+    assert gemma["head"].endswith("capped softly at 30")
+    assert "last 4,096 tokens in blocks 0, 2, 4, …; causal in blocks 1, 3, 5, …" in gemma["attention sees"]
+    assert mpt["attention turns values"] == "Clip (limit 6)"
+    assert "origin last" in mpt["attention scores"]
+
+
 @pytest.mark.parametrize("preset", ["bert-base", "t5-small"])
 def test_a_model_does_not_differ_from_itself(preset):
     assert differences(words(preset), words(preset))[0] == []

@@ -1,7 +1,8 @@
 """MPT. Decoder · LayerNorm before, without biases · ALiBi · multi-head · GELU · no biases · tied.
 
-MosaicML 2023 (MPT-7B, MPT-30B; the published code is llm-foundry's), Press et al. 2022 (ALiBi). Deviations: none. What
-the code could besides (`qk_ln`, `prefix_lm`, multi-query, learned positions) no published model uses; it is refused by name.
+MosaicML 2023 (MPT-7B, MPT-30B; the published code is llm-foundry's), Press et al. 2022 (ALiBi). Deviations: none from that
+code (`transformers` ignores `alibi_bias_max`, so that its StoryWriter is another model). What the code could besides
+(`qk_ln`, `prefix_lm`, multi-query, learned positions) no published model uses, and is refused by name.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
     return sizes
 
 
-def _read_windows(keys: Keys, layers: int) -> dict[str, int | None]:
+def _read_windows(keys: Keys, layers: int) -> dict[str, Any]:
     """The layers from `max_window_layers` on have windows, or those that `layer_types` names."""
     window = keys.size("sliding_window") if keys.take("use_sliding_window", False) else None
     whole, kinds = min(keys.take("max_window_layers", 28), layers), keys.take("layer_types", None, list)
