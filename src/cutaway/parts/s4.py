@@ -30,7 +30,7 @@ from cutaway.parts.compact import Rows
 from cutaway.parts.context import Context
 from cutaway.parts.hippo import diagonal_plus_low_rank, rates
 
-CHUNK = 2**22  # numbers of a kernel's sums that are held at once
+CHUNK = 2**21  # numbers of a spectrum's sums that are held at once
 
 
 class S4(nn.Module):
@@ -143,14 +143,16 @@ class S4(nn.Module):
         return advance
 
     def _powers(self, length: int) -> Float[Tensor, "d t"]:
+        """Σ_n w_n Ā_n^l for all l = i·m + j, as a product of matrices: Ā^(i·m) times Ā^j, with m near √T."""
         rate, b, dt = self._rates(), self._complex(self.B), _wide(self.log_step).exp()[:, None]
-        turn = dt * rate
-        taps = self._complex(self.C) * b * (turn.exp() - 1) / rate  # (D, N/2)
-
-        def some(turn: Tensor, taps: Tensor, at: Tensor) -> Tensor:
-            return 2 * (taps[..., None] * (turn[..., None] * at).exp()).real.sum(-2)  # (D, l)
-
-        return _in_chunks(some, (turn, taps), torch.arange(length, device=dt.device, dtype=dt.dtype))
+        turn = dt * rate  # (D, N/2)
+        weight = self._complex(self.C) * b * (turn.exp() - 1) / rate
+        size = math.isqrt(length - 1) + 1
+        near = torch.arange(size, device=dt.device, dtype=dt.dtype)
+        far = size * torch.arange(-(-length // size), device=dt.device, dtype=dt.dtype)
+        powers = (turn[:, None] * far[:, None]).exp() * weight[:, None]  # (D, i, N/2)
+        found = 2 * (powers @ (turn[..., None] * near).exp()).real  # (D, i, j)
+        return found.flatten(1)[:, :length]
 
     def _cauchy(self, length: int) -> Float[Tensor, "d t"]:
         assert self.p is not None
@@ -161,19 +163,21 @@ class S4(nn.Module):
         discrete = torch.linalg.solve(eye - half[..., None] * a, eye + half[..., None] * a)  # Ā (D, N, N)
         c = c - (c[..., None, :] @ torch.linalg.matrix_power(discrete, length))[..., 0, :]  # C (1 - Ā^L)
 
-        def some(half: Tensor, rate: Tensor, p: Tensor, b: Tensor, c: Tensor, at: Tensor) -> Tensor:
+        sums = torch.stack([c * b, c * p, p.conj() * b, p.conj() * p], -2)  # (D, 4, N)
+
+        def some(half: Tensor, rate: Tensor, sums: Tensor, at: Tensor) -> Tensor:
             angle = -2 * math.pi / length * at
             z = torch.complex(angle.cos(), angle.sin())
-            d = 1 / ((1 - z) - half[..., None] * (1 + z) * rate[..., None])  # (D, N, z): finite at z = -1 too
-            cb, cp, qb, qp = (
-                ((left * right)[..., None] * d).sum(-2)
-                for left, right in ((c, b), (c, p), (p.conj(), b), (p.conj(), p))
-            )
-            low_rank = half * (1 + z)
+            low_rank = half * (1 + z)  # (D, z)
+            d = ((1 - z) - low_rank[:, None] * rate[..., None]).reciprocal()  # (D, N, z): finite at z = -1 too
+            cb, cp, qb, qp = (sums @ d).unbind(-2)  # (D, z)
             return 2 * half * (cb - low_rank * cp * qb / (1 + low_rank * qp))
 
         roots = torch.arange(length // 2 + 1, device=half.device, dtype=half.dtype)
-        return torch.fft.irfft(_in_chunks(some, (half, rate, p, b, c), roots), length)
+        # a few at a time, each made again for its gradient: memory O(T), not O(T·N)
+        pieces = roots.split(max(1, CHUNK // rate.numel()))
+        spectrum = [checkpoint(some, half, rate, sums, piece, use_reentrant=False) for piece in pieces]
+        return torch.fft.irfft(torch.cat(spectrum, -1), length)
 
     def _rates(self) -> Tensor:
         return torch.complex(-_wide(self.log_decay).exp(), _wide(self.frequency))
@@ -187,13 +191,6 @@ def pattern(taps: Float[Tensor, "d t"], skip: Float[Tensor, "d"], rows: int) -> 
     at = torch.arange(taps.shape[1], device=taps.device)
     found = taps[:, (at[:, None] - at).clamp(min=0)].tril() + torch.diag_embed(skip[:, None].expand_as(taps))
     return found.expand(rows, -1, -1, -1)
-
-
-def _in_chunks(some: Any, given: tuple[Tensor, ...], at: Tensor) -> Tensor:
-    """`some(*given, at)` for a few places at a time, each made again for its gradient: memory O(T), not O(T·N)."""
-    size = max(1, CHUNK // given[-1].numel())
-    pieces = [checkpoint(some, *given, piece, use_reentrant=False) for piece in at.split(size)]
-    return torch.cat(pieces, -1)
 
 
 def _both(x: Tensor) -> Tensor:
