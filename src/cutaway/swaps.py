@@ -137,6 +137,15 @@ def read(swaps: Mapping[str, str | Sequence[str]], sizes: Any) -> dict[str, Call
     return made
 
 
+def mixer(*names: str) -> Callable[..., nn.Module]:
+    """What makes the mixers of these names in turn, called as `Attention` is: `mixer("window:64")(256, 4, mask=Causal())`.
+
+    Raises:
+        ConfigError: an unknown name, or a number it has no use for.
+    """
+    return _InTurn(names)
+
+
 class _InTurn:
     """Called once a block, as `Attention` is; each call gives the next of the mixers, and after the last the first."""
 
