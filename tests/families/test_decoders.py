@@ -107,7 +107,7 @@ def test_what_is_not_computed_is_refused_by_name(preset: str, changed: dict[str,
 @torch.no_grad()
 def test_alibi_reads_on_where_learned_positions_end() -> None:
     """Texts beyond the trained length, and every form of distance gives one model."""
-    tiny = {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 64, "context": 8}
+    tiny: dict[str, Any] = {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 64, "context": 8}
     ids = torch.randint(0, 40, (1, 50))
     for family in ("mpt", "bloom"):
         assert cutaway.build(family, **tiny).eval()(ids).isfinite().all()

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from cutaway.attention import Causal, Mask, Window
+from cutaway.attention import Causal, Window
 from cutaway.errors import ConfigError
 from cutaway.families.names import (
     DECODER_HEADS,
@@ -96,28 +96,21 @@ def compose(
     rotary = Rotary(s.head_width, s.rotary_base, scaling=s.rotary_scaling)
     place = position(True)
 
-    def attention(mask: Mask) -> nn.Module:
+    def attention(layer: int) -> nn.Module:
+        mask = Causal() if s.window is None or layer % 2 else Causal() & Window(s.window)
         given = {"mask": mask, "bias": s.attention_bias, "dropout": s.dropout, **place.attention}
         caps = {"scale": s.scale_from**-0.5, "softcap": s.softcap}
         return (mixer or Attention)(s.width, s.heads, s.kv_heads, s.head_width, **given, **caps)
 
     blocks = [
-        Block(
-            attention=Sandwich(norm(), attention(Causal() & Window(s.window) if local else Causal()), norm()),
-            feedforward=Sandwich(norm(), feedforward(), norm()),
-        )
-        for local in _local(s.layers, s.window)
+        Block(attention=Sandwich(norm(), attention(layer), norm()), feedforward=Sandwich(norm(), feedforward(), norm()))
+        for layer in range(s.layers)
     ]
     stack = Stack(Embedding(s.vocab, s.width, scale=s.width**0.5, steps=place.embedding), blocks, norm())
     head = decoder_head(s.head, stack.embedding.tokens, s.labels, tied=s.tied, softcap=s.last_softcap)
     model = Model(stack, head, causal=True, max_positions=place.limit)
     initialise(model)
     return model
-
-
-def _local(layers: int, window: int | None) -> list[bool]:
-    """Which layers have a window."""
-    return [window is not None and i % 2 == 0 for i in range(layers)]
 
 
 MODEL_TYPES = ("gemma2",)
@@ -161,7 +154,7 @@ def _read_window(keys: Keys, layers: int) -> int | None:
 
 
 def _kinds(layers: int, window: int | None) -> list[str]:
-    return [SLIDING if local else FULL for local in _local(layers, window)]
+    return [FULL if window is None or layer % 2 else SLIDING for layer in range(layers)]
 
 
 def write(s: Sizes) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def compose(
 
 MODEL_TYPES = ("openai-gpt",)
 ARCHITECTURES = {"LMHeadModel": "lm", "ForSequenceClassification": "sequence"}
-ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu", "silu": "silu"}  # what `afn` stands for
+# what `afn` stands for
+ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu", "silu": "silu", "swish": "silu", "gelu_new": "gelu_new"}
 CONFIG = {
     "vocab": "vocab_size", "width": "n_embd", "layers": "n_layer", "heads": "n_head", "context": "n_positions",
     "eps": "layer_norm_epsilon", "tied": "tie_word_embeddings", "dropout": "resid_pdrop",
@@ -107,11 +108,10 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
     keys.ignore("predict_special_tokens", "n_special")
     if any(name.endswith("DoubleHeadsModel") for name in keys.take("architectures", [], list) if type(name) is str):
         raise ConfigError("GPT's head for multiple choice is not here; of its heads LMHeadModel is read")
-    afn = keys.expect("afn", *ACTIVATIONS, "swish", "gelu_new")
     sizes = Sizes(
         **given,
         hidden=4 * given["width"],
-        act=ACTIVATIONS.get(afn, afn),
+        act=ACTIVATIONS[keys.expect("afn", *ACTIVATIONS)],
         head=keys.head(ARCHITECTURES, "lm"),
         labels=keys.labels(),
     )
@@ -124,7 +124,7 @@ def write(s: Sizes) -> dict[str, Any]:
         "model_type": "openai-gpt",
         "architectures": [architecture("OpenAIGPT", s.head, ARCHITECTURES)],
         **published(s, CONFIG),
-        "afn": {ours: theirs for theirs, ours in ACTIVATIONS.items()}.get(s.act, "gelu"),
+        "afn": {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}.get(s.act, "gelu"),
         "embd_pdrop": s.dropout,
         "attn_pdrop": s.dropout,
         **labelled(s.head, s.labels),
