@@ -57,9 +57,9 @@ class Slots:
 
 @dataclass
 class KV:
-    """The keys and values of one attention site, each (B, G, capacity + 1, E)."""
+    """The keys and values of one attention site, each (B, G, capacity + 1, E); keys may have a width of their own."""
 
-    k: Float[Tensor, "b g s e"]
+    k: Float[Tensor, "b g s d"]
     v: Float[Tensor, "b g s e"]
     slots: Slots
 
