@@ -36,6 +36,11 @@ FAMILIES = (
     "seq2seq",
     "bart",
     "s4",
+    "reformer",
+    "linear_transformer",
+    "performer",
+    "linformer",
+    "synthesizer",
 )
 
 
