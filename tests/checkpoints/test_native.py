@@ -32,6 +32,8 @@ SMALL = {
     "electra": {"vocab": 40, "table_width": 8, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "albert": {"vocab": 40, "table_width": 8, "width": 16, "layers": 3, "groups": 2, "heads": 2, "hidden": 32},
     "modernbert": {"vocab": 40, "width": 16, "layers": 3, "heads": 2, "hidden": 32, "window": 3},
+    "deberta": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "deberta_v2": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "kernel": 3},
     "mamba": {"vocab": 40, "width": 16, "layers": 2, "state": 4},
     "mamba2": {"vocab": 40, "width": 16, "layers": 2, "state": 4, "head_width": 8},
 }

@@ -28,6 +28,8 @@ MODERNBERT = {
     **BERT, "num_hidden_layers": 4, "local_attention": 6, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     "cls_token_id": 1, "sep_token_id": 2,
 }  # fmt: skip
+DEBERTA = {**BERT, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False}
+DEBERTA_V2 = {**DEBERTA, "position_buckets": 6, "norm_rel_ebd": "layer_norm", "share_att_key": True}
 GPT2 = {
     "vocab_size": 96,
     "n_embd": 32,
@@ -150,6 +152,19 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mbart": ("MBartForConditionalGeneration", BART),
     "marian": ("MarianMTModel", WAVES),
     "pegasus": ("PegasusForConditionalGeneration", WAVES),
+    "deberta": ("DebertaModel", DEBERTA),
+    "deberta-masked": ("DebertaForMaskedLM", DEBERTA),
+    "deberta-own-head": ("DebertaForMaskedLM", {**DEBERTA, "legacy": False}),
+    "deberta-sequence": ("DebertaForSequenceClassification", {**DEBERTA, "num_labels": 3}),
+    "deberta-token": ("DebertaForTokenClassification", {**DEBERTA, "num_labels": 5}),
+    "deberta-span": ("DebertaForQuestionAnswering", DEBERTA),
+    "deberta-v2": ("DebertaV2Model", {**DEBERTA_V2, "conv_kernel_size": 3, "conv_act": "gelu"}),
+    "deberta-v2-unshared": ("DebertaV2Model", {**DEBERTA_V2, "share_att_key": False, "type_vocab_size": 2}),
+    "deberta-v2-masked": ("DebertaV2ForMaskedLM", DEBERTA_V2),
+    "deberta-v2-own-head": ("DebertaV2ForMaskedLM", {**DEBERTA_V2, "legacy": False}),
+    "deberta-v2-sequence": ("DebertaV2ForSequenceClassification", {**DEBERTA_V2, "num_labels": 3}),
+    "deberta-v2-token": ("DebertaV2ForTokenClassification", {**DEBERTA_V2, "num_labels": 5}),
+    "deberta-v2-span": ("DebertaV2ForQuestionAnswering", DEBERTA_V2),
     "t5": ("T5ForConditionalGeneration", T5),
     "t5-unscaled": ("T5ForConditionalGeneration", {**T5, "scale_decoder_outputs": False}),
     "flan-t5": (

@@ -37,7 +37,8 @@ CHOICES: dict[str, Any] = {
     **dict.fromkeys(("vocab", "layers", "context", "segments", "labels", "offset", "groups", "blocks", "every"), COUNTS),
     **dict.fromkeys(("kv_heads", "heads"), SOME([1, 2])),
     "width": SOME([8, 16]), "head_width": SOME([4, 8]), "hidden": SOME([8, 32, 64]), "start": st.integers(0, 2),
-    "table_width": SOME([4, 16]), "head_act": SOME(["relu", "gelu"]), "buckets": SOME([4, 32]),
+    "table_width": SOME([4, 16]), **dict.fromkeys(("head_act", "kernel_act"), SOME(["relu", "gelu"])), "distance": COUNTS,
+    "buckets": SOME([4, 32]),
     **dict.fromkeys(("decoder_layers", "decoder_hidden", "window"), st.none() | COUNTS),
     "decoder_heads": SOME([None, 1, 2]),
     **dict.fromkeys(("expand", "state", "kernel"), COUNTS), "rank": st.none() | COUNTS,
@@ -57,7 +58,8 @@ HEADS = {
         ("gpt2", "llama", "gpt", "gptneox", "mpt", "bloom", "qwen", "gemma2"), ("lm", "sequence", "token", "none")
     ),
     **dict.fromkeys(
-        ("bert", "roberta", "distilbert", "albert", "modernbert"), ("none", "masked-lm", "sequence", "token", "span")
+        ("bert", "roberta", "distilbert", "albert", "modernbert", "deberta", "deberta_v2"),
+        ("none", "masked-lm", "sequence", "token", "span")
     ),
 }
 

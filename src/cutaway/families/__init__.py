@@ -41,6 +41,8 @@ FAMILIES = (
     "performer",
     "linformer",
     "synthesizer",
+    "deberta",
+    "deberta_v2",
 )
 
 

@@ -38,7 +38,7 @@ class Attention(nn.Module):
         heads, kv_heads: H and G; H is a multiple of G. `kv_heads=None` is one a query head.
         head_width: E; `None` is D / H.
         mask: who may look at whom. Padding is always masked besides.
-        bias, out_bias: whether q, k, v and the output projection have one (`out_bias=None`: as `bias`).
+        bias, k_bias, out_bias: whether q, k, v and the output projection have one (None: as `bias`).
         q_steps, k_steps, v_steps: parts `(x (B, H, T, E), ctx) -> x` applied in order, e.g. `[RMSNorm(E), Rotary(E)]`.
         scale: multiplies q kᵀ; `None` is 1/sqrt(E).
         softcap: c in c·tanh(logits/c), before the bias.
@@ -58,6 +58,7 @@ class Attention(nn.Module):
         *,
         mask: Mask = Full(),
         bias: bool = False,
+        k_bias: bool | None = None,
         out_bias: bool | None = None,
         q_steps: Sequence[nn.Module] = (),
         k_steps: Sequence[nn.Module] = (),
@@ -77,7 +78,7 @@ class Attention(nn.Module):
         head_width = head_width or width // heads
         self.heads, self.kv_heads, self.head_width = heads, kv_heads, head_width
         self.q = nn.Linear(width, heads * head_width, bias=bias)
-        self.k = nn.Linear(width, kv_heads * head_width, bias=bias)
+        self.k = nn.Linear(width, kv_heads * head_width, bias=bias if k_bias is None else k_bias)
         self.v = nn.Linear(width, kv_heads * head_width, bias=bias)
         self.out = nn.Linear(heads * head_width, width, bias=bias if out_bias is None else out_bias)
         self.q_steps, self.k_steps, self.v_steps = (nn.ModuleList(steps) for steps in (q_steps, k_steps, v_steps))

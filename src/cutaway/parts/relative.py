@@ -4,11 +4,16 @@
     ALiBi    -slope_head · |q_pos - k_pos|, fixed         Press et al. 2022, section 3; two more forms are published
 
 Both hold `pattern(q_pos, k_pos)`, which draws them, and are made once a forward whatever the number of layers.
+Where the added logits depend on queries and keys as well (DeBERTa, Transformer-XL), each layer has a part of its own:
+`LayerPositions` makes them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +21,18 @@ from torch import Tensor, nn
 from cutaway.axes import Float, Int
 from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
+from cutaway.parts.position import Positions
+
+
+@dataclass(frozen=True)
+class LayerPositions(Positions):
+    """Positions whose part that adds to the logits is another in every layer: `each` makes it."""
+
+    each: Callable[[], nn.Module] = nn.Identity
+
+    @property
+    def attention(self) -> dict[str, Any]:
+        return {**super().attention, "score_bias": self.each()}
 
 
 class _Relative(nn.Module):
