@@ -7,70 +7,20 @@ the factories that every family's `compose` takes, or says why the parts cannot 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from typing import Any
 
 from torch import nn
 
 from cutaway import parts
-from cutaway.attention import Full, Mask, Window
+from cutaway.attention import Full, Mask
 from cutaway.attention.masks import is_causal
 from cutaway.errors import ConfigError
-from cutaway.parts import Attention, FeedForward, Gated, Positions
+from cutaway.mixers import MIXERS, Mixer
+from cutaway.parts import FeedForward, Gated, Positions
 
 KINDS = ("norm", "position", "feedforward", "mixer")
 DEFAULT_CONTEXT = 512  # learned positions where a family has no longest context of its own
-
-
-@dataclass(frozen=True)
-class Mixer:
-    """How a token mixer is made in attention's place.
-
-    Attributes:
-        make: `(width, heads, number, given)`, where `given` holds what the family would give `Attention`.
-        number: what the number in "name:number" means, or None where it takes none.
-        turns, biased: whether it has queries and keys to turn, and scores to add to.
-        both_ways: whether it can look ahead, as encoders do; all can look back.
-    """
-
-    make: Callable[[int, int, int | None, Mapping[str, Any]], nn.Module]
-    what: str
-    number: str | None = None
-    turns: bool = False
-    biased: bool = False
-    both_ways: bool = False
-
-
-def _attention(width: int, heads: int, number: int | None, given: Mapping[str, Any]) -> nn.Module:
-    return Attention(width, heads, **given)
-
-
-def _window(width: int, heads: int, number: int | None, given: Mapping[str, Any]) -> nn.Module:
-    return Attention(width, heads, **{**given, "mask": given.get("mask", Full()) & Window(number or 128)})
-
-
-def _recurrent(cell: str) -> Mixer:
-    from cutaway.parts.recurrence import RecurrentMixer
-
-    return Mixer(
-        lambda width, heads, number, given: RecurrentMixer(width, cell=cell, **given),
-        f"an {cell.upper()}",
-        both_ways=True,
-    )
-
-
-def _state_space(width: int, heads: int, number: int | None, given: Mapping[str, Any], kind: Any) -> nn.Module:
-    from cutaway.parts.s4 import S4
-
-    return S4(width, state=number or 64, kind=kind, **given)
-
-
-def _mamba(width: int, heads: int, number: int | None, given: Mapping[str, Any]) -> nn.Module:
-    from cutaway.parts.mamba import Mamba
-
-    return Mamba(width, state=number or 16, **given)
 
 
 NORMS: dict[str, Callable[[Any], nn.Module]] = {
@@ -91,15 +41,6 @@ FEEDFORWARDS: dict[str, Callable[[Any], nn.Module]] = {
     "swiglu": lambda s: Gated(s.width, s.hidden, "silu"),
     "geglu": lambda s: Gated(s.width, s.hidden, "gelu"),
     "reglu": lambda s: Gated(s.width, s.hidden, "relu"),
-}
-MIXERS: dict[str, Mixer] = {
-    "attention": Mixer(_attention, "the family's own attention", turns=True, biased=True, both_ways=True),
-    "window": Mixer(_window, "attention to the nearest tokens", "how many", turns=True, biased=True, both_ways=True),
-    "lstm": _recurrent("lstm"),
-    "gru": _recurrent("gru"),
-    "s4": Mixer(partial(_state_space, kind="s4"), "a structured state space", "numbers a channel remembers"),
-    "s4d": Mixer(partial(_state_space, kind="s4d"), "a diagonal state space", "numbers a channel remembers"),
-    "mamba": Mixer(_mamba, "a selective scan", "numbers a channel remembers"),
 }
 
 
@@ -132,24 +73,27 @@ def read(swaps: Mapping[str, str | Sequence[str]], sizes: Any) -> dict[str, Call
     if "mixer" in swaps:
         given = swaps["mixer"]
         mixers = list(given) if isinstance(given, (list, tuple)) else [given]
-        made["mixer"] = _InTurn(mixers)
+        made["mixer"] = _InTurn(mixers, _context(sizes))
     _check_position(swaps.get("position"), mixers)
     return made
 
 
-def mixer(*names: str) -> Callable[..., nn.Module]:
+def mixer(*names: str, context: int = DEFAULT_CONTEXT) -> Callable[..., nn.Module]:
     """What makes the mixers of these names in turn, called as `Attention` is: `mixer("window:64")(256, 4, mask=Causal())`.
+
+    `context` is the most tokens for those that have weights for each position.
 
     Raises:
         ConfigError: an unknown name, or a number it has no use for.
     """
-    return _InTurn(names)
+    return _InTurn(names, context)
 
 
 class _InTurn:
     """Called once a block, as `Attention` is; each call gives the next of the mixers, and after the last the first."""
 
-    def __init__(self, names: Sequence[Any]) -> None:
+    def __init__(self, names: Sequence[Any], context: int) -> None:
+        self.context = context
         if not names:
             raise ConfigError("mixer needs at least one name")
         self.chosen = [_mixer(name) for name in names]
@@ -161,7 +105,9 @@ class _InTurn:
         given |= dict(zip(("kv_heads", "head_width"), rest, strict=False))
         if not mixer.both_ways and not is_causal(mask):
             raise ConfigError(f"{name} reads from left to right: it cannot stand in an encoder, which looks both ways")
-        return mixer.make(width, heads, number, {**given, "mask": mask})
+        if not mixer.causal and is_causal(mask):
+            raise ConfigError(f"{name} sums over all tokens: it cannot stand in a decoder, which looks back only")
+        return mixer.make(width, heads, number, {**given, "mask": mask}, self.context)
 
 
 def _mixer(given: Any) -> tuple[str, Mixer, int | None]:
