@@ -23,9 +23,9 @@ COMPOSITIONS: dict[str, dict[str, Any]] = {
     "a BERT's blocks with rotary positions, looking back, under a language head": {
         "preset": "transformer-decoder", "position": "rotary", "norm": "rms", "feedforward": "geglu", **SMALL,
     },
-    "a GPT-2 with Mamba in every other block": {"preset": "gpt2", "mixer": ["attention", "window:8"], **SMALL},
+    "a GPT-2 with Mamba in every other block": {"preset": "gpt2", "mixer": ["attention", "mamba"], **SMALL},
     "a LLaMA with ALiBi, and linear attention in two blocks of three": {
-        "preset": "smollm2-135m", "position": "alibi", "mixer": ["window:8", "attention"], **SMALL,
+        "preset": "smollm2-135m", "position": "alibi", "mixer": ["linear", "linear", "attention"], **SMALL,
     },
 }  # fmt: skip
 LENGTH, BATCH = 128, 16
