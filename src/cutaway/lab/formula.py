@@ -1,0 +1,238 @@
+"""How many parameters a family has, as a formula of its sizes: V·D + L·(4·D² + 2·D·F + …) + ….
+
+Read off composed models, not written down: the family is built on the `meta` device with many sizes, every size
+changed independently as far as they may be, and each dimension of each tensor is named by the simplest expression in the
+sizes that it equals in all of them. A dimension that no expression explains keeps its number, which then holds for
+models of the same preset alone.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache, lru_cache
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from cutaway import families
+from cutaway.errors import CutawayError
+from cutaway.lab.polynomial import Polynomial, fitted
+
+SYMBOLS = {
+    "vocab": "V", "width": "D", "layers": "L", "heads": "H", "kv_heads": "G", "head_width": "E", "hidden": "F",
+    "context": "C", "segments": "A", "state": "N", "expand": "X", "kernel": "K", "rank": "R", "table_width": "U",
+    "features": "M", "groups": "g", "blocks": "b", "buckets": "B", "labels": "c", "decoder_layers": "L′",
+    "decoder_heads": "H′", "decoder_hidden": "F′",
+}  # fmt: skip
+FIXED = ("start", "hash_seed", "redraw_every")  # whole numbers that count nothing
+PROBES = 7
+# Multiples of the preset's own sizes, so that what divided still divides. The model's width takes all that heads take.
+MULTIPLES = {
+    "width": (12, 24, 36, 60, 84), "heads": (2, 4, 6), "kv_heads": (1, 2), "decoder_heads": (2, 4, 6),
+    "head_width": (1, 2, 3), "expand": (1, 2, 3), "groups": (1, 2, 3), "blocks": (1, 2), "kernel": (1, 2, 3),
+}  # fmt: skip
+OTHERS = (1, 2, 3, 5, 7)
+DEPTHS = {"layers": (2, 4, 6), "decoder_layers": (3, 5)}
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Term:
+    """`times` times the `count` parameters of one part."""
+
+    part: str
+    times: Polynomial
+    count: Polynomial
+
+
+@dataclass(frozen=True)
+class Formula:
+    """The parameters of models that differ in nothing but sizes. `str()` is the whole sum."""
+
+    terms: tuple[Term, ...]
+    names: dict[str, str]  # symbol -> size, of those that occur
+
+    def at(self, sizes: Any) -> int:
+        """The count for these sizes."""
+        values = _values(sizes)
+        return int(sum(term.times.at(values) * term.count.at(values) for term in self.terms))
+
+    def __str__(self) -> str:
+        sums: dict[Polynomial, Polynomial] = {}
+        for term in self.terms:
+            sums[term.times] = sums.get(term.times, Polynomial()) + term.count
+        once = str(sums.pop(Polynomial.number(1), ""))
+        rest = [f"{_factor(times)}·{_factor(count)}" for times, count in sums.items()]
+        return " + ".join(filter(None, [once, *rest]))
+
+
+def formula(family: str, sizes: Any) -> Formula:
+    """The formula of a family for models that differ from `sizes` in whole numbers alone.
+
+    Args:
+        family: a name from `cutaway.families.FAMILIES`.
+        sizes: that family's `Sizes`; what is no whole number (biases, tying, the head) stays as it is here.
+    """
+    module = families.get(family)
+    probes = [sizes, *others(family, sizes)]
+    symbols = {symbol: [_values(probe)[symbol] for probe in probes] for symbol in _values(sizes)}
+    terms: dict[tuple[str, Polynomial], Polynomial] = {}
+    for template, shapes in _templates(module, probes).items():
+        for times, each in shapes:
+            often, count = _named(times, symbols), _count(each, symbols)
+            if not often.symbols:
+                often, count = Polynomial.number(1), often * count
+            key = (_part(template), often)
+            terms[key] = terms.get(key, Polynomial()) + count
+    found = tuple(Term(part, times, count) for (part, times), count in terms.items() if count.terms)
+    used = set().union(*(term.times.symbols | term.count.symbols for term in found))
+    return Formula(found, {symbol: name for symbol, name in _names(sizes).items() if symbol in used})
+
+
+def formulas(family: str) -> list[tuple[Formula, list[str]]]:
+    """The family's formulas, each with the presets it holds for."""
+    found: list[tuple[Formula, list[str]]] = []
+    presets = families.get(family).PRESETS
+    for preset in sorted(presets, key=lambda name: _blocks(presets[name])):
+        sizes, count = presets[preset], counted(family, preset)
+        for each, named in found:
+            if each.names.items() <= _names(sizes).items() and each.at(sizes) == count and _holds(each, family, sizes):
+                named.append(preset)
+                break
+        else:
+            new = formula(family, sizes)
+            same = next((named for each, named in found if (str(each), each.names) == (str(new), new.names)), None)
+            found.append((new, [preset])) if same is None else same.append(preset)
+    return found
+
+
+def _holds(known: Formula, family: str, sizes: Any) -> bool:
+    """Whether it is these sizes' formula too, and not only the same number by chance."""
+    return all(known.at(other) == _total(families.get(family), other) for other in others(family, sizes, 1))
+
+
+@cache
+def counted(family: str, preset: str) -> int:
+    """The parameters of a preset, by composing it."""
+    module = families.get(family)
+    return _total(module, module.PRESETS[preset])
+
+
+def _total(module: ModuleType, sizes: Any) -> int:
+    return sum(prod(shape) for _, shape in _shapes(module, sizes))
+
+
+def _factor(polynomial: Polynomial) -> str:
+    return str(polynomial) if len(polynomial.terms) < 2 else f"({polynomial})"
+
+
+def _whole(sizes: Any) -> list[str]:
+    return [f.name for f in fields(sizes) if type(getattr(sizes, f.name)) is int and f.name not in FIXED]
+
+
+def _names(sizes: Any) -> dict[str, str]:
+    return {SYMBOLS.get(name, name): name for name in _whole(sizes)}
+
+
+def _values(sizes: Any) -> dict[str, int]:
+    return {symbol: getattr(sizes, name) for symbol, name in _names(sizes).items()}
+
+
+def _blocks(sizes: Any) -> int:
+    return getattr(sizes, "layers", 1) if type(getattr(sizes, "layers", 1)) is int else 1
+
+
+def _shapes(module: ModuleType, sizes: Any) -> list[tuple[str, Shape]]:
+    with torch.device("meta"):
+        model = module.compose(sizes)
+    return [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+
+
+def others(family: str, sizes: Any, number: int = PROBES, seed: int = 0) -> list[Any]:
+    """Other sizes that compose. Those that refuse to change together are changed one by one, and some not at all."""
+    draw, module = random.Random(seed), families.get(family)
+
+    def choice(name: str) -> int:
+        if name in DEPTHS:
+            return draw.choice(DEPTHS[name])
+        return getattr(sizes, name) * draw.choice(MULTIPLES.get(name, OTHERS))
+
+    def tried(base: Any, names: Iterable[str]) -> Any | None:
+        try:
+            chosen = replace(base, **{name: choice(name) for name in names})
+            _shapes(module, chosen)
+        except (CutawayError, ValueError, RuntimeError, IndexError, AssertionError, ZeroDivisionError):
+            return None
+        return chosen
+
+    found: list[Any] = []
+    stubborn: set[str] = set()
+    for _ in range(number):
+        names = [name for name in _whole(sizes) if name not in stubborn]
+        probe = next(filter(None, (tried(sizes, names) for _ in range(4))), None)
+        if probe is None:
+            probe = sizes
+            for name in names:
+                changed = next(filter(None, (tried(probe, [name]) for _ in range(4))), None)
+                probe = probe if changed is None else changed
+                stubborn |= {name} if changed is None else set()
+        found.append(probe)
+    return found
+
+
+def _templates(module: ModuleType, probes: list[Any]) -> dict[str, list[tuple[list[int], list[Shape | None]]]]:
+    """By name with the block's number left open: how often, and of which shape, in each probe. None: not there."""
+    seen: list[dict[str, dict[Shape, int]]] = []
+    for probe in probes:
+        counts: dict[str, dict[Shape, int]] = {}
+        for name, shape in _shapes(module, probe):
+            of = counts.setdefault(re.sub(r"\bblocks\.\d+", "blocks", name), {})
+            of[shape] = of.get(shape, 0) + 1
+        seen.append(counts)
+    found: dict[str, list[tuple[list[int], list[Shape | None]]]] = {}
+    for template in dict.fromkeys(name for counts in seen for name in counts):
+        kinds = max(len(counts.get(template, {})) for counts in seen)
+        rows = [list(counts.get(template, {}).items()) for counts in seen]
+        for kind in range(kinds):  # blocks whose tensors differ: in the order in which they come
+            each = [row[kind] if kind < len(row) else (None, 0) for row in rows]
+            found.setdefault(template, []).append(([n for _, n in each], [shape for shape, _ in each]))
+    return found
+
+
+def _named(values: list[int], symbols: Mapping[str, list[int]]) -> Polynomial:
+    """The expression, or the first probe's number: that of the sizes asked about."""
+    return _fit(tuple(values), tuple((s, tuple(v)) for s, v in symbols.items())) or Polynomial.number(values[0])
+
+
+@lru_cache(maxsize=4096)
+def _fit(values: tuple[int, ...], symbols: tuple[tuple[str, tuple[int, ...]], ...]) -> Polynomial | None:
+    return fitted(values, dict(symbols))
+
+
+def _count(shapes: list[Shape | None], symbols: Mapping[str, list[int]]) -> Polynomial:
+    there = [i for i, shape in enumerate(shapes) if shape is not None]
+    narrowed = {symbol: [values[i] for i in there] for symbol, values in symbols.items()}
+    known = [shapes[i] or () for i in there]
+    if len({len(shape) for shape in known}) > 1:
+        return _named([prod(shape) for shape in known], narrowed)
+    count = Polynomial.number(1)
+    for dims in zip(*known, strict=True):
+        count = count * _named(list(dims), narrowed)
+    return count
+
+
+def _part(template: str) -> str:
+    """The part a tensor belongs to: "decoder.blocks.attention.inner.q.weight" is of "decoder: attention"."""
+    first, *rest = template.split(".")
+    side = f"{first}: " if first in ("encoder", "decoder") else ""
+    if first not in ("stack", "encoder", "decoder"):
+        return first
+    if rest[0] == "norm":
+        return f"{side}last norm"
+    return side + (rest[1] if rest[0] == "blocks" else rest[0])
