@@ -93,7 +93,7 @@ def compose(
     position = position or (lambda causal: Positions([SinusoidalPositions(s.width)]))
     feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act, dropout=s.dropout))
     tokens = Embedding(s.vocab, s.width).tokens  # one table for source, target and head
-    kinds: Any = s.logits.split("+")
+    kinds = s.logits.split("+")
     synthesise = partial(Synthesizer, kinds=kinds, context=s.context, rank=s.rank, fixed=s.fixed)
 
     def residual(inner: nn.Module) -> nn.Module:

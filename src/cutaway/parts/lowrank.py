@@ -15,7 +15,6 @@ Every query sees a mixture of the whole text: there is no causal form.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from cutaway.parts.context import Context
 from cutaway.parts.mixing import check_heads, no_logits, reads_causally
 from cutaway.parts.position import check_length
 
-Sharing = Literal["none", "headwise", "key-value", "layerwise"]
+SHARING = ("none", "headwise", "key-value", "layerwise")
 
 
 class Along(nn.Module):
@@ -79,7 +78,7 @@ class LowRankAttention(nn.Module):
         *,
         context: int = 512,
         rank: int = 128,
-        sharing: Sharing = "headwise",
+        sharing: str = "headwise",
         shared: Along | None = None,
         mask: Mask = Full(),
         bias: bool = False,
@@ -94,10 +93,8 @@ class LowRankAttention(nn.Module):
         self.kv_heads, self.head_width = check_heads(width, heads, kv_heads, head_width)
         if reads_causally(mask):
             raise ConfigError("Linformer mixes the whole text before it looks: it cannot look at the past alone")
-        if sharing not in get_args(Sharing) or (sharing == "layerwise") != (shared is not None):
-            raise ConfigError(
-                f"sharing is one of {get_args(Sharing)}, 'layerwise' with the shared matrix, not {sharing!r}"
-            )
+        if sharing not in SHARING or (sharing == "layerwise") != (shared is not None):
+            raise ConfigError(f"sharing is one of {SHARING}, 'layerwise' with the shared matrix, not {sharing!r}")
         no_logits(score_bias, "Linformer")
         self.q = nn.Linear(width, heads * self.head_width, bias=bias)
         self.k = nn.Linear(width, self.kv_heads * self.head_width, bias=bias)

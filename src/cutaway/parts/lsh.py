@@ -240,7 +240,7 @@ def arrange(buckets: Int[Tensor, "b h r t"], pos: Tensor | None, chunk: int, bef
 
 
 def looks(
-    q: Float[Tensor, "*n c e"],
+    q: Float[Tensor, "*#n c e"],
     k: Float[Tensor, "*n w e"],
     at: Int[Tensor, "*n c"],
     of: Int[Tensor, "*n w"],

@@ -10,7 +10,7 @@ the sums, chunks and decoding state are those of `LinearAttention`.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,6 @@ from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
 from cutaway.parts.linear_attention import FeatureMap, LinearAttention
 from cutaway.parts.mixing import check_heads
-
-Kernel = Literal["softmax", "relu"]
 
 
 class Favor(FeatureMap):
@@ -42,7 +40,7 @@ class Favor(FeatureMap):
         self,
         head_width: int,
         features: int | None = None,
-        kernel: Kernel = "softmax",
+        kernel: str = "softmax",
         *,
         scale: float | None = None,
         orthogonal: bool = True,
@@ -117,7 +115,7 @@ class PerformerAttention(LinearAttention):
         head_width: int | None = None,
         *,
         features: int | None = None,
-        kernel: Kernel = "softmax",
+        kernel: str = "softmax",
         scale: float | None = None,
         redraw_every: int | None = None,
         **others: Any,

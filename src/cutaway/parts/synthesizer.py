@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ from cutaway.parts.context import Context
 from cutaway.parts.mixing import check_heads
 from cutaway.parts.position import check_length
 
-Kind = Literal["dense", "factorised-dense", "random", "factorised-random", "dot"]
+KINDS = ("dense", "factorised-dense", "random", "factorised-random", "dot")
 
 
 class PerHead(nn.Module):
@@ -128,7 +128,7 @@ class Synthesizer(nn.Module):
         kv_heads: int | None = None,
         head_width: int | None = None,
         *,
-        kinds: Sequence[Kind] = ("dense",),
+        kinds: Sequence[str] = ("dense",),
         context: int = 512,
         rank: int = 8,
         fixed: bool = False,
@@ -145,14 +145,12 @@ class Synthesizer(nn.Module):
         groups, self.head_width = check_heads(width, heads, kv_heads, head_width)
         if groups != heads:
             raise ConfigError("a Synthesizer's heads share no keys and values: kv_heads is heads")
-        if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(get_args(Kind)):
-            raise ConfigError(
-                f"kinds are some of {', '.join(get_args(Kind))}, each once; not {', '.join(kinds) or 'none'}"
-            )
+        if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(KINDS):
+            raise ConfigError(f"kinds are some of {', '.join(KINDS)}, each once; not {', '.join(kinds) or 'none'}")
         self.heads, self.kinds, self.context, self.mask, self.dropout = heads, tuple(kinds), context, mask, dropout
         self.scale = self.head_width**-0.5 if scale is None else scale
         shape = (width, heads, self.head_width)
-        make: dict[Kind, Any] = {
+        make: dict[str, Any] = {
             "dense": lambda: Dense(*shape, context, bias),
             "factorised-dense": lambda: FactorisedDense(*shape, context, bias),
             "random": lambda: Random(heads, context, fixed),
