@@ -1,7 +1,9 @@
 """Ways to compute attention. Each agrees with `scores.weights(...) @ v`; the first that supports the case runs.
 
-`eager` is the definition itself, `sdpa` PyTorch's fused kernels, `tiled` FlashAttention written out in Python
-(memory linear in the length). `with backend("eager"): ...` insists on one.
+`eager` is the definition itself, `sdpa` PyTorch's fused kernels, `sparse` computes only what a sparse mask allows
+(windows, strides, blocks, global tokens) and leaves to the others what has no such mask, `tiled` is FlashAttention
+written out in Python (memory linear in the length).
+`with backend("eager"): ...` insists on one.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from cutaway.attention.masks import Causal, Full
 from cutaway.attention.scores import Scores, weights
+from cutaway.attention.sparse import sparse, supports, worthwhile
 from cutaway.attention.tiled import tiled
 from cutaway.axes import Float
 from cutaway.errors import ConfigError
@@ -60,8 +63,14 @@ def _sdpa(scores: Scores, v: Tensor, dropout: float) -> Tensor:
     )
 
 
+def _sparse(scores: Scores, v: Tensor, dropout: float) -> Tensor:
+    mixed = sparse(scores, v, dropout) if supports(scores) else None
+    return _dense(scores, dropout).run(scores, v, dropout) if mixed is None else mixed
+
+
 BACKENDS = {
     "sdpa": Backend(_sdpa, lambda scores, dropout: scores.softcap is None),
+    "sparse": Backend(_sparse, lambda scores, dropout: True),
     "tiled": Backend(lambda scores, v, dropout: tiled(scores, v), lambda scores, dropout: dropout == 0.0),
     "eager": Backend(_eager, lambda scores, dropout: True),
 }
@@ -85,14 +94,18 @@ def backend(name: str) -> Iterator[None]:
 
 
 def choose(scores: Scores, dropout: float) -> Backend:
-    """The backend to use: the one insisted on, else `sdpa`, else the definition."""
+    """The backend to use: the one insisted on, else `sparse` where it pays, else `sdpa`, else the definition."""
     wanted = None if torch.compiler.is_compiling() else _wanted.get()
     if wanted is None:
-        return BACKENDS["sdpa"] if BACKENDS["sdpa"].supports(scores, dropout) else BACKENDS["eager"]
+        return BACKENDS["sparse"] if worthwhile(scores) else _dense(scores, dropout)
     if not BACKENDS[wanted].supports(scores, dropout):
         what = "a soft cap on its logits" if scores.softcap is not None else "dropout inside its pattern"
         raise ConfigError(f"the {wanted!r} attention backend cannot compute attention with {what}; use 'eager'")
     return BACKENDS[wanted]
+
+
+def _dense(scores: Scores, dropout: float) -> Backend:
+    return BACKENDS["sdpa"] if BACKENDS["sdpa"].supports(scores, dropout) else BACKENDS["eager"]
 
 
 def attend(scores: Scores, v: Float[Tensor, "b g k e"], dropout: float = 0.0) -> Float[Tensor, "b h q e"]:

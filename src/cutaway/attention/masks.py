@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cutaway.axes import Bool, Int
+from cutaway.axes import Bool, Float, Int
 from cutaway.errors import ConfigError
 
 
@@ -28,6 +28,10 @@ class Mask:
     def allowed(self, q_pos: Int[Tensor, "#b 1 q 1"], k_pos: Int[Tensor, "#b 1 1 k"]) -> Bool[Tensor, "..."]:
         """True where the query may look at the key; broadcasts to (B, H, Q, K)."""
         raise NotImplementedError
+
+    def repeats(self, q_pos: Int[Tensor, "#b 1 q 1"], k_pos: Int[Tensor, "#b 1 1 k"]) -> Float[Tensor, "..."] | None:
+        """The logarithm of how often a pair counts, broadcastable to (B, H, Q, K); None where each counts once."""
+        return None
 
     @property
     def window(self) -> int | None:

@@ -61,6 +61,13 @@ class Scores:
             self.memo[key] = self.fitting(mask.dense(self.q_pos, self.k_pos), "mask")
         return self.memo[key]
 
+    def repeats(self) -> Float[Tensor, "..."] | None:
+        """What the mask adds to the logits of pairs that count more than once."""
+        key = ("repeats", self.mask, self.owner)
+        if key not in self.memo:
+            self.memo[key] = self.mask.repeats(self.q_pos[:, None, :, None], self.k_pos[:, None, None, :])
+        return self.memo[key]
+
     def fitting(self, x: Tensor, name: str) -> Tensor:
         """x, after checking that it broadcasts to (B, H, Q, K)."""
         whole = (*self.q.shape[:3], self.k.shape[2])
@@ -72,14 +79,16 @@ class Scores:
         """Mask and bias as what is added to the logits, in q's dtype: what fused kernels take. None adds nothing."""
         allowed = self.dense()
         if self.bias is not None:
-            bias = self.bias.to(self.q.dtype)
+            repeats = self.repeats()
+            bias = (self.bias if repeats is None else self.bias + repeats).to(self.q.dtype)
             return bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)
         if allowed is None:
             return None
         key = ("additive", self.mask, self.owner)  # once a forward: kernels given booleans would convert in every layer
         if key not in self.memo:
-            zero = torch.zeros((), dtype=self.q.dtype, device=self.q.device)
-            self.memo[key] = torch.where(allowed, zero, -torch.inf)
+            repeats = self.repeats()
+            once = torch.zeros((), device=self.q.device) if repeats is None else repeats
+            self.memo[key] = torch.where(allowed, once.to(self.q.dtype), -torch.inf)
         return self.memo[key]
 
 
@@ -99,6 +108,8 @@ def logits(scores: Scores) -> Float[Tensor, "b h q k"]:
     x = torch.matmul(scores.q * scores.scale, k.transpose(-1, -2)).float()
     if scores.softcap is not None:
         x = scores.softcap * torch.tanh(x / scores.softcap)
+    repeats = scores.repeats()
+    x = x if repeats is None else x + repeats
     return x if scores.bias is None else x + scores.fitting(scores.bias, "bias")
 
 

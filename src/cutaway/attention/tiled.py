@@ -50,6 +50,13 @@ def _allowed(scores: Scores, rows: slice, columns: slice) -> Tensor:
     return allowed if scores.packing == "none" else allowed & (k_pos >= 0)
 
 
+def _added(bias: Tensor | None, scores: Scores, rows: slice, columns: slice) -> Tensor | None:
+    """The tile of the bias, and of what the mask adds."""
+    tile = None if bias is None else _tile(bias, rows, columns)
+    repeats = scores.mask.repeats(scores.q_pos[:, None, rows, None], scores.k_pos[:, None, None, columns])
+    return repeats if tile is None else tile if repeats is None else tile + repeats
+
+
 def _logits(q: Tensor, k: Tensor, bias: Tensor | None, scores: Scores) -> tuple[Tensor, Tensor | float]:
     """The tile's logits in float32, and the derivative of the soft cap at them."""
     x, slope = (q @ k.transpose(-1, -2)).float() * scores.scale, 1.0
@@ -72,7 +79,7 @@ class _Tiled(torch.autograd.Function):
                 allowed = _allowed(scores, i, j)
                 if not allowed.any():
                     continue
-                x, _ = _logits(q[:, :, i], k[:, :, j], None if bias is None else _tile(bias, i, j), scores)
+                x, _ = _logits(q[:, :, i], k[:, :, j], _added(bias, scores, i, j), scores)
                 x = x.masked_fill(~allowed, -torch.inf)
                 higher = torch.maximum(m, x.amax(-1))
                 p, shrink = torch.exp(x - higher[..., None]), torch.exp(m - higher)
@@ -99,7 +106,7 @@ class _Tiled(torch.autograd.Function):
                 if not allowed.any():
                     continue
                 qi, kj, vj, doi = (q[:, :, i].float(), k[:, :, j].float(), v[:, :, j].float(), do[:, :, i].float())
-                x, slope = _logits(q[:, :, i], k[:, :, j], None if bias is None else _tile(bias, i, j), scores)
+                x, slope = _logits(q[:, :, i], k[:, :, j], _added(bias, scores, i, j), scores)
                 p = torch.exp(x - lse[:, :, i, None]).masked_fill(~allowed, 0.0)
                 dv[:, :, j] += p.transpose(-1, -2) @ doi
                 dx = p * (doi @ vj.transpose(-1, -2) - delta[:, :, i, None])
