@@ -6,6 +6,7 @@ nothing real comes any more, wherever it stood.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,14 +56,24 @@ class Rows:
         x = x.gather(2, self.back[:, None, :, None].expand_as(x))
         return x.gather(3, self.back[:, None, None, :].expand_as(x))
 
-    def last(self, before: Float[Tensor, "b k d"], x: Float[Tensor, "b t d"]) -> Float[Tensor, "b k d"]:
-        """Each row's last K real tokens, of the K before these and these (compact)."""
-        count = before.shape[1]
-        both = torch.cat([before, x], 1)
-        if not self.padded:
-            return both[:, both.shape[1] - count :]
-        first = self.real.sum(1, keepdim=True)  # (#B, 1): as many as are real fall out at the front
-        return _moved(both, first + torch.arange(count, device=x.device))
+    def split(
+        self, x: Float[Tensor, "b t d"], tokens: int
+    ) -> Iterator[tuple[Float[Tensor, "b s d"], Bool[Tensor, "#b s"] | None]]:
+        """So many (compact) tokens at a time, and which of them are real: None where all are."""
+        parts = x.split(tokens, 1)
+        yield from zip(parts, self.real.split(tokens, 1) if self.padded else [None] * len(parts), strict=True)
+
+
+def last(
+    before: Float[Tensor, "b k d"], x: Float[Tensor, "b t d"], real: Bool[Tensor, "#b t"] | None
+) -> Float[Tensor, "b k d"]:
+    """Each row's last K real tokens, of the K before these and these (compact)."""
+    count = before.shape[1]
+    both = torch.cat([before, x[:, -count:] if real is None and count else x], 1)
+    if real is None:
+        return both[:, both.shape[1] - count :]
+    first = real.sum(1, keepdim=True)  # (#B, 1): as many as are real fall out at the front
+    return _moved(both, first + torch.arange(count, device=x.device))
 
 
 def _moved(x: Tensor, index: Tensor) -> Tensor:

@@ -22,12 +22,14 @@ from cutaway.attention.masks import is_causal
 from cutaway.attention.record import listening
 from cutaway.axes import Float
 from cutaway.errors import ConfigError
-from cutaway.parts.compact import Rows
+from cutaway.parts.compact import Rows, last
 from cutaway.parts.context import Context
 from cutaway.parts.convolution import CausalConvolution
 from cutaway.parts.feedforward import activation
 from cutaway.parts.scan import selective_scan
 from cutaway.parts.ssd import span
+
+SEGMENT = 512  # tokens worked on at a time, so that what is between the projections stays in the processor's cache
 
 
 class Mamba(nn.Module):
@@ -79,41 +81,48 @@ class Mamba(nn.Module):
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
         rows = Rows.of(ctx)
         x = rows.compact(x)
-        value = self.value(x)  # (B, T, I)
         inner, n = self.A_log.shape
-        held = None
+        held = {
+            "convolution": x.new_zeros(len(x), self.convolution.kernel - 1, inner),
+            "scan": wide(x.new_zeros(len(x), n, inner)),
+        }
         if ctx.state is not None:
-            held = ctx.state.cells(
-                ctx.site,
-                lambda: {
-                    "convolution": value.new_zeros(len(x), self.convolution.kernel - 1, inner),
-                    "scan": wide(value.new_zeros(len(x), n, inner)),
-                },
-            )
-        u = self.act(self.convolution(value, None if held is None else held["convolution"]))
-        step, b, c = self.select(u).split([self.step.in_features, n, n], -1)
-        dt = F.softplus(wide(self.step(step)) + wide(self.step_bias))
-        if rows.padded:
-            dt = dt.masked_fill(~rows.real[..., None], 0.0)
+            held = ctx.state.cells(ctx.site, lambda: held)
         A = -wide(self.A_log).exp().t().contiguous()  # (N, I)
-        u, b, c = wide(u), wide(b), wide(c)
-        self._show(u, dt, A, b, c, rows, ctx)
-        begin = u.new_zeros(len(u), n, inner) if held is None else held["scan"]
-        y, end = selective_scan(u, dt, A, b, c, wide(self.D), begin)
-        if held is not None:
-            held["scan"].copy_(end)
-            held["convolution"].copy_(rows.last(held["convolution"], value))
-        return rows.restore(self.out(y.to(x.dtype) * F.silu(self.gate(x))))
+        before, h = held["convolution"], held["scan"]
+        outs, scanned = [], []
+        for part, real in rows.split(x, SEGMENT):
+            value = self.value(part)  # (B, T, I)
+            inputs = self._select(self.act(self.convolution(value, before)), real)
+            y, h = selective_scan(*inputs[:2], A, *inputs[2:], wide(self.D), h)
+            before = last(before, value, real)
+            outs.append(self.out(y.to(x.dtype) * F.silu(self.gate(part))))
+            scanned.append(inputs)
+        if ctx.state is not None:
+            held["convolution"].copy_(before)
+            held["scan"].copy_(h)
+        self._show(scanned, A, rows, ctx)
+        return rows.restore(outs[0] if len(outs) == 1 else torch.cat(outs, 1))
 
-    def _show(self, u: Tensor, dt: Tensor, A: Tensor, b: Tensor, c: Tensor, rows: Rows, ctx: Context) -> None:
+    def _select(self, u: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the scan is given of u: u, Δ, B and C."""
+        n = self.A_log.shape[1]
+        step, b, c = self.select(u).split([self.step.in_features, n, n], -1)
+        dt = F.softplus(wide(F.linear(step, self.step.weight, self.step_bias)))
+        if real is not None:
+            dt = dt.masked_fill(~real[..., None], 0.0)
+        return wide(u), dt, wide(b), wide(c)
+
+    def _show(self, scanned: list[tuple[Tensor, ...]], A: Tensor, rows: Rows, ctx: Context) -> None:
         """What came before a call has been summed up and has no pattern any more: only whole texts are recorded."""
         trace = listening()
         if trace is None or not ctx.fresh:
             return
-        made = (dt.detach(), A.detach(), b.detach(), c.detach(), wide(self.D.detach()))
-        v = rows.restore(u.detach()).transpose(1, 2)[..., None]  # (B, I, T, 1)
+        u, dt, b, c = (torch.cat(each, 1).detach() for each in zip(*scanned, strict=True))
+        A, skip = A.detach(), wide(self.D.detach())
+        v = rows.restore(u).transpose(1, 2)[..., None]  # (B, I, T, 1)
         trace.records.append(
-            Implied(ctx.site, "self", lambda: rows.restore_pattern(pattern(*made)), v, ctx.pos, ctx.pos)
+            Implied(ctx.site, "self", lambda: rows.restore_pattern(pattern(dt, A, b, c, skip)), v, ctx.pos, ctx.pos)
         )
 
 

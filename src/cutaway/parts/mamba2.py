@@ -20,7 +20,7 @@ from cutaway.attention import Causal, Implied, Mask
 from cutaway.attention.record import listening
 from cutaway.axes import Float
 from cutaway.errors import ConfigError
-from cutaway.parts.compact import Rows
+from cutaway.parts.compact import Rows, last
 from cutaway.parts.context import Context
 from cutaway.parts.convolution import CausalConvolution
 from cutaway.parts.feedforward import activation
@@ -117,7 +117,7 @@ class Mamba2(nn.Module):
         y, end = ssd(u, dt, A, b, c, wide(self.D), begin if held is None else held["scan"])
         if held is not None:
             held["scan"].copy_(end)
-            held["convolution"].copy_(rows.last(held["convolution"], value))
+            held["convolution"].copy_(last(held["convolution"], value, rows.real if rows.padded else None))
         return rows.restore(self.out(self.norm(y.flatten(2), self.gate(x))))
 
     def _steps(self, x: Tensor, rows: Rows) -> Float[Tensor, "b t h"]:
