@@ -60,7 +60,7 @@ def sharpen(model: nn.Module, by: float) -> None:
             p.normal_()
     for name, buffer in model.named_buffers():
         if name == "final_logits_bias":
-            buffer.normal_()
+            buffer.normal_(std=0.1)
 
 
 def counterpart(theirs: nn.Module) -> nn.Module:

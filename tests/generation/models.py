@@ -3,7 +3,7 @@
 import functools
 
 import torch
-from tests.families.oracles import CASES, counterpart, reference
+from tests.families.oracles import CASES, counterpart_of, reference
 from torch import nn
 
 from cutaway.parts.state import State
@@ -23,6 +23,20 @@ FAMILIES = {
     "flan": ("t5", "1.1 and Flan"),
     "mamba": ("mamba", "as published"),
     "mamba2": ("mamba2", "two groups"),
+    "bart": ("bart", "BART"),
+    "mbart": ("bart", "mBART"),
+    "marian": ("bart", "Marian"),
+    "pegasus": ("bart", "Pegasus"),
+    "linear": ("linear_transformer", "decoder"),
+    "performer": ("performer", "decoder"),
+    "performer-relu": ("performer", "ReLU features"),
+    "synthesizer": ("synthesizer", "all of them"),
+    "synthesizer-both": ("synthesizer", "encoder-decoder"),
+}
+
+LOUDER = {
+    "t5": {".o.weight": 6, ".wo.weight": 6},
+    "bart": {".fc2.weight": 20, "_attn.out_proj.weight": 0.1, "embed_positions.weight": 4},
 }
 
 
@@ -32,12 +46,14 @@ def pair(name: str):
     torch.manual_seed(4)
     case = next(c for c in CASES if (c.family, c.variant) == FAMILIES[name])
     theirs = reference(case)
-    if case.family == "t5":  # else the embedding drowns what the layers say, and it repeats one token for ever
-        with torch.no_grad():
-            for parameter_name, p in theirs.named_parameters():
-                if parameter_name.endswith((".o.weight", ".wo.weight")):
-                    p.mul_(6)
-    return theirs, counterpart(theirs)
+    # else the embedding drowns what the layers say, or one token that all look at, and it repeats one token for ever
+    with torch.no_grad():
+        for parameter_name, p in theirs.named_parameters():
+            if p.requires_grad:  # waves stay what they are
+                p.mul_(next((by for end, by in LOUDER.get(case.family, {}).items() if parameter_name.endswith(end)), 1))
+    for name in ("forced_bos_token_id", "forced_eos_token_id") if hasattr(theirs, "generation_config") else ():
+        setattr(theirs.generation_config, name, None)
+    return theirs, counterpart_of(case, theirs)
 
 
 def prompts(seed: int = 0, lengths=(7, 3, 11, 1)) -> list[list[int]]:

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from tests.generation.models import pair, prompts
-from tests.generation.test_decode import left_padded
+from tests.generation.test_decode import padded
 
 from cutaway.generation import generate
 
@@ -14,7 +14,7 @@ PAD = 98  # not 0, which the reference takes for "none given"
 
 
 def theirs(model, rows, **settings):
-    ids, padding = left_padded(rows)
+    ids, padding = padded(rows, model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = model.generate(
@@ -30,13 +30,13 @@ def theirs(model, rows, **settings):
     return out.sequences[:, start:].tolist(), out.sequences_scores
 
 
-def check(name, rows, ends, **settings):
+def check(name, rows, ends, *, mine=None, named=None, **settings):
     """Ids and scores; the reference pads what ended early, so only what we give is compared, and the rest is padding."""
     reference, ours = pair(name)
     translated = {**settings, "num_beams": settings["beams"], "num_return_sequences": settings["num_return"]}
     del translated["beams"], translated["num_return"]
-    expected, scores = theirs(reference, rows, eos_token_id=list(ends) or None, **translated)
-    found = generate(ours, rows, eos=ends, **settings)
+    expected, scores = theirs(reference, rows, eos_token_id=list(ends) or None, **translated, **(named or {}))
+    found = generate(ours, rows, eos=ends, **settings, **(mine or {}))
     for mine, full in zip(found.ids, expected, strict=True):
         assert full[: len(mine)] == mine
         assert set(full[len(mine) :]) <= {PAD}
@@ -54,7 +54,7 @@ def frequent(name, rows, n):
 
 @pytest.mark.parametrize("early_stopping", [False, True, "never"])
 @pytest.mark.parametrize("length_penalty", [1.0, 0.0, 2.0, -1.0])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "t5"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "marian"])
 def test_equals_transformers(name, length_penalty, early_stopping):
     rows = prompts(20)
     met = set()
@@ -66,7 +66,7 @@ def test_equals_transformers(name, length_penalty, early_stopping):
     assert met == {"eos", "length"}
 
 
-@pytest.mark.parametrize("name", ["mistral", "flan"])
+@pytest.mark.parametrize("name", ["mistral", "flan", "bart", "mbart", "pegasus"])
 def test_windows_and_other_variants(name):
     rows = prompts(21)
     check(name, rows, frequent(name, rows, 2), beams=3, num_return=3, max_new_tokens=10)
@@ -79,7 +79,7 @@ def test_repetition_penalty(name):
         assert found.ids != generate(pair(name)[1], row, beams=3, num_return=3, max_new_tokens=10).ids
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "gpt2", "t5"])
+@pytest.mark.parametrize("name", ["llama", "mistral", "gpt2", "t5", "mbart", "marian"])
 def test_a_batch_equals_its_rows_and_cached_equals_uncached(name):
     _, ours = pair(name)
     rows = prompts(23)

@@ -14,6 +14,7 @@ from cutaway.parts import Model
 
 NAMES = [
     "llama", "mistral", "gpt2", "t5", "flan", "mamba", "mamba2", "gptneox", "mpt", "bloom", "qwen2", "qwen3", "gemma2",
+    "bart", "mbart", "marian", "pegasus",
 ]  # fmt: skip
 
 
@@ -23,9 +24,17 @@ def left_padded(rows):
     return ids, torch.tensor([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
 
 
+def padded(rows, model):
+    """As the reference must be given them: prompts of decoders end together; encoders may count columns, as BART's."""
+    if not model.config.is_encoder_decoder:
+        return left_padded(rows)
+    ids, padding = left_padded([row[::-1] for row in rows])
+    return ids.flip(1), padding.flip(1)
+
+
 def theirs(model, rows, **settings):
     """The reference's new tokens, each row up to its end token."""
-    ids, padding = left_padded(rows)
+    ids, padding = padded(rows, model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = model.generate(

@@ -12,7 +12,7 @@ from cutaway.checkpoints.stored import Stored
 from cutaway.errors import CheckpointError, ConfigError, SourceError
 
 CONFIG, SENTENCES = "config.json", "sentence_bert_config.json"
-IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+IDS = tuple(f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos"))
 LARGEST_JSON = 64 << 20
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
@@ -42,7 +42,7 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
         raise ConfigError(f"{folder / CONFIG} holds a value of a wrong kind: {error}") from error
     if hasattr(sizes, "normalise"):
         sizes = dataclasses.replace(sizes, **_pooling(folder))
-    generation = {name: config[name] for name in IDS if config.get(name) is not None}
+    generation = {name: config[name] for name in (*IDS, "bad_words_ids") if config.get(name) is not None}
     if (folder / "generation_config.json").is_file():
         generation |= read_json(folder / "generation_config.json")
     return Checkpoint(source, family, sizes, tensors, module.weights(sizes), lambda: tokenizer(folder), generation)

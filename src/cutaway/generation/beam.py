@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cutaway.errors import CutawayError
 from cutaway.generation.arguments import whole
+from cutaway.generation.constraints import Constraints
 from cutaway.generation.filters import penalise
 from cutaway.generation.runner import Runner
 from cutaway.generation.sampling import check_best
@@ -57,18 +58,20 @@ def beam_search(
     eos: Tensor,
     seen: Tensor | None = None,
     repetition_penalty: float = 1.0,
+    constraints: Constraints = Constraints(),
+    said: Tensor | None = None,
 ) -> tuple[list[list[list[int]]], list[list[float]]]:
     """The N best sequences of new tokens for each row, best first, and their scores.
 
     `runner` has been fed the prompts, and `logits` (B, V) are what it gave. `limits` (B,): how many new tokens a row
-    may have. `eos` (n,): the tokens that end a sequence. `seen` (B, V): the tokens of each prompt, for the penalty,
-    which applies to log-probabilities here.
+    may have. `eos` (n,): the tokens that end a sequence. `seen` (B, V): the tokens of each prompt, for the penalty, and
+    `said` (B, T) the prompts, for the `constraints`, both of which apply to log-probabilities here.
     """
     width, batch, device = settings.width, len(limits), limits.device
     spread = torch.arange(batch, device=device).repeat_interleave(width)
     logits = logits[spread]  # (B N, V)
     runner.reorder(spread)
-    seen = None if seen is None else seen[spread]
+    seen, said = (None if x is None else x[spread] for x in (seen, said))
     vocab = logits.shape[-1]
     running = torch.full((batch, width), -math.inf, device=device)
     running[:, 0] = 0.0  # all beams are alike as yet: only the first counts
@@ -79,6 +82,7 @@ def beam_search(
     for length in range(1, int(limits.max()) + 1):
         check_best(logits.amax(-1))
         gains = penalise(logits.float().log_softmax(-1), seen, repetition_penalty)
+        gains = constraints.apply(gains, length, limits[live].repeat_interleave(width), eos, said)
         totals = running[:, :, None] + gains.unflatten(0, (len(live), width))  # (B, N, V)
         scores, flat = totals.flatten(1).topk(taken, -1)
         parents, tokens = flat // vocab, flat % vocab  # (B, taken)
@@ -104,6 +108,8 @@ def beam_search(
         logits = runner.next(tokens.flatten())
         if seen is not None:
             seen = seen[chosen].scatter(1, tokens.view(-1, 1), True)
+        if said is not None:
+            said = torch.cat([said[chosen], tokens.view(-1, 1)], 1)
     return finished.sequences(), finished.scores.tolist()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cutaway.errors import CutawayError
 from cutaway.generation.answer import Finish
 from cutaway.generation.beam import Beams, EarlyStopping
+from cutaway.generation.constraints import Constraints
 from cutaway.generation.prompts import Prompt
 from cutaway.generation.runner import Past
 from cutaway.generation.sampling import Sampling
@@ -66,6 +67,7 @@ def generate(
     bos: int | None = None,
     seed: int | Sequence[int] | None = None,
     cache: bool = True,
+    constraints: Constraints | None = None,
 ) -> Generation:
     """Continue each prompt; for an encoder-decoder, answer each source.
 
@@ -84,6 +86,8 @@ def generate(
         seed: one for all rows or one a row; answer `j` of a prompt uses seed + j. Equal prompts with equal seeds get
             equal answers, alone or in any batch. None draws seeds from torch's global generator.
         cache: False recomputes all tokens at every step (slow; the result is the same).
+        constraints: what must or must not be said, see `Constraints`; by default what `cutaway.load` found published:
+            forced first and last tokens, and those never to be said. `Constraints()` is none.
 
     Raises:
         CutawayError: a setting out of range, an empty prompt, an unknown token, a model that writes no text.
@@ -104,6 +108,7 @@ def generate(
         tokenizer=tokenizer,
         bos=bos,
         cache=cache,
+        constraints=constraints,
     )
     if beams > 1:
         session.search(search)
@@ -165,6 +170,7 @@ def stream(
     bos: int | None = None,
     seed: int | None = None,
     cache: bool = True,
+    constraints: Constraints | None = None,
     past: Past | None = None,
 ) -> Stream:
     """`generate` for one prompt, as it comes: an iterator of text pieces, or of ids without a tokenizer.
@@ -185,6 +191,7 @@ def stream(
         tokenizer=tokenizer,
         bos=bos,
         cache=cache,
+        constraints=constraints,
         past=past,
     )
     if len(session.prompts) != 1:

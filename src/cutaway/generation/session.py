@@ -14,6 +14,7 @@ from cutaway.errors import CutawayError
 from cutaway.generation.answer import Answer
 from cutaway.generation.arguments import end_tokens, plain, stop_strings, whole
 from cutaway.generation.beam import Beams, beam_search
+from cutaway.generation.constraints import Constraints
 from cutaway.generation.filters import seen_tokens
 from cutaway.generation.prompts import Prompt, as_rows, limits
 from cutaway.generation.runner import Past, Runner
@@ -43,7 +44,9 @@ class Session:
         bos: int | None = None,
         cache: bool = True,
         past: Past | None = None,
+        constraints: Constraints | None = None,
     ) -> None:
+        published = getattr(model, "generation", None)
         model, tokenizer = subject(model, tokenizer)
         self.model, self.sampling, self.cache, self.past = model, sampling, cache, past
         vocab = int(model.vocab)
@@ -74,6 +77,8 @@ class Session:
         self.stop = stop_strings(stop)
         if self.stop and tokenizer is None:
             raise CutawayError("stop: strings are found in text, so they need tokenizer=; for token ids use eos=.")
+        wanted = Constraints.published(published or {}) if constraints is None else constraints
+        self.constraints = wanted.checked(vocab, begun=target is not None and len(target) > 0)
         self.texts = tokenizer is not None
         self.answers = [
             Answer(limit, self.eos, self.stop, tokenizer) for limit in self.limits for _ in range(self.num_return)
@@ -87,16 +92,20 @@ class Session:
         begin = time.perf_counter()
         with evaluating(self.model):
             runner, logits = self._start()
-            seen = self._seen(logits)
+            seen, said = self._seen(logits), self._said(logits)
+            most = torch.tensor(self.limits, device=logits.device).repeat_interleave(self.num_return)
+            eos = self._eos(logits)
             uniform = None if self.sampling.greedy else self._uniform(seed).to(logits.device)
             if self.num_return > 1:
                 spread = torch.arange(len(self.prompts), device=logits.device).repeat_interleave(self.num_return)
-                logits, seen = logits[spread], None if seen is None else seen[spread]
+                logits = logits[spread]
+                seen, said = (None if x is None else x[spread] for x in (seen, said))
                 runner.reorder(spread)
             live = list(range(len(self.answers)))
             for step in range(max(self.limits)):
                 chance = None if uniform is None else uniform[:, step]
-                ids = self.sampling.choose(as_floats(logits), seen, chance)
+                allowed = self.constraints.apply(as_floats(logits), step + 1, most, eos, said)
+                ids = self.sampling.choose(allowed, seen, chance)
                 new = [(i, token, self.answers[i].push(token)) for i, token in zip(live, ids.tolist(), strict=True)]
                 self.last = time.perf_counter() - begin
                 self.first = self.first or self.last
@@ -106,13 +115,14 @@ class Session:
                     return
                 if seen is not None:
                     seen.scatter_(1, ids[:, None], True)
+                if said is not None:
+                    said = torch.cat([said, ids[:, None]], 1)
                 if len(kept) < len(live):  # finished rows leave, so that they cost nothing
                     live = [live[place] for place in kept]
                     index = torch.tensor(kept, device=ids.device)
                     runner.reorder(index)
-                    ids = ids[index]
-                    seen = None if seen is None else seen[index]
-                    uniform = None if uniform is None else uniform[index]
+                    ids, most = ids[index], most[index]
+                    seen, said, uniform = (None if x is None else x[index] for x in (seen, said, uniform))
                 logits = runner.next(ids)
 
     @torch.inference_mode()
@@ -128,9 +138,16 @@ class Session:
         with evaluating(self.model):
             runner, logits = self._start()
             rows = torch.tensor(self.limits, device=logits.device)
-            eos = torch.tensor(sorted(self.eos), dtype=torch.int64, device=logits.device)
             sequences, scores = beam_search(
-                runner, logits, rows, beams, eos, self._seen(logits), settings.repetition_penalty
+                runner,
+                logits,
+                rows,
+                beams,
+                self._eos(logits),
+                self._seen(logits),
+                settings.repetition_penalty,
+                self.constraints,
+                self._said(logits),
             )
         best = [ids for row in sequences for ids in row[: self.num_return]]
         self.scores = [score for row in scores for score in row[: self.num_return]]
@@ -147,8 +164,18 @@ class Session:
         """Which tokens each prompt has, (B, V), if anything depends on it; padding is no token."""
         if self.sampling.repetition_penalty == 1:
             return None
+        return seen_tokens(self._prompts(logits), logits)
+
+    def _said(self, logits: Tensor) -> Tensor | None:
+        """What each answer stands after, (B, T), if anything depends on it."""
+        return None if self.constraints.no_repeat_ngram is None else self._prompts(logits)
+
+    def _prompts(self, logits: Tensor) -> Tensor:
         longest = max(len(row) for row in self.prompts)
-        return seen_tokens(torch.tensor([[*row, *[-1] * (longest - len(row))] for row in self.prompts]), logits)
+        return torch.tensor([[-1] * (longest - len(row)) + row for row in self.prompts], device=logits.device)
+
+    def _eos(self, logits: Tensor) -> Tensor:
+        return torch.tensor(sorted(self.eos), dtype=torch.int64, device=logits.device)
 
     def _uniform(self, seed: int | Sequence[int] | None) -> Tensor:
         """The random numbers of each answer, (B * num_return, steps), from a generator of its own."""

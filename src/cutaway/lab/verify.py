@@ -83,6 +83,8 @@ def continued(ours: Model | EncoderDecoder, theirs: Any, ids: Tensor, tokens: in
     mine = generate(ours, ids, max_new_tokens=tokens, eos=()).ids[0]
     settings = theirs.generation_config
     settings.eos_token_id, settings.pad_token_id = None, 0
+    for name in ("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "no_repeat_ngram_size", "min_length"):
+        setattr(settings, name, None)
     out = theirs.generate(
         ids,
         attention_mask=torch.ones_like(ids),
