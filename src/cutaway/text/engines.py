@@ -7,7 +7,7 @@ from cutaway.text.stream import Bytes, Spacing
 
 
 class Engine(Protocol):
-    """Cuts text into ids. Two exist: `RustEngine` (the `tokenizers` library) and `SentencePieceEngine`."""
+    """Cuts text into ids. `RustEngine` (the `tokenizers` library), `SentencePieceEngine`, `MarianEngine`."""
 
     specials: dict[str, int]  # texts of control tokens
     spacing: Spacing
@@ -29,8 +29,8 @@ class Engine(Protocol):
 
     def index(self, piece: str) -> int | None: ...
 
-    def to_json(self, prefix: list[int], suffix: list[int]) -> str:
-        """The text of a `tokenizer.json` that cuts the same way."""
+    def to_json(self, prefix: list[int], suffix: list[int]) -> str | None:
+        """The text of a `tokenizer.json` that cuts the same way; None where none can."""
         ...
 
     def config(self, prefix: list[int], suffix: list[int]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class Engine(Protocol):
         ...
 
     def files(self) -> dict[str, bytes]:
-        """Further files worth keeping beside `tokenizer.json`, by name."""
+        """Further files worth keeping, by name."""
         ...
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from cutaway.errors import TokenizerError
 from cutaway.text import proto, recipes
 from cutaway.text.engines import Roles
+from cutaway.text.marian import MarianEngine
 from cutaway.text.reading import (
     NAMED,
     added_tokens,
@@ -28,7 +29,8 @@ _ENCODERS = ("Roberta", "Bart", "Longformer")  # texts stand between their CLS a
 
 
 def from_directory(path: str | Path) -> Tokenizer:
-    """The tokenizer in a folder: `tokenizer.json`, a sentencepiece `.model`, `vocab.json` + `merges.txt`, or `vocab.txt`.
+    """The tokenizer in a folder: `tokenizer.json`, a sentencepiece `.model`, `vocab.json` + `merges.txt`, `vocab.txt`, or
+    Marian's `source.spm`, `target.spm` and `vocab.json`.
 
     `tokenizer_config.json` (or `special_tokens_map.json`) names the special tokens, `chat_template.jinja` or its
     entry the template, `generation_config.json` further end tokens. Raises `TokenizerError` naming the broken file.
@@ -41,6 +43,8 @@ def from_directory(path: str | Path) -> Tokenizer:
         engine, roles = _tokenizer_json(folder, config)
     elif model := next((name for name in _MODELS if (folder / name).exists()), None):
         engine, roles = _sentencepiece(folder, model, config)
+    elif (folder / "source.spm").exists() and (folder / "vocab.json").exists():
+        engine, roles = _marian(folder, config)
     elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
         engine, roles = _byte_level(folder, config)
     elif (folder / "vocab.txt").exists():
@@ -117,6 +121,19 @@ def _sentencepiece(folder: Path, name: str, config: dict[str, Any]) -> tuple[Sen
     else:
         roles["prefix"] = [model.bos]
     return engine, roles
+
+
+def _marian(folder: Path, config: dict[str, Any]) -> tuple[MarianEngine, dict[str, Any]]:
+    if config.get("separate_vocabs"):
+        raise TokenizerError(f"{folder}: source and target have vocabularies of their own; only a shared one is read.")
+    roles = {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"} | read_roles(config, folder / "vocab.json")
+    added = {token.text for token in added_tokens(folder, config).values() if token.special}
+    specials = {roles[name] for name in NAMED if name in roles} | added
+    source, target = (read_bytes(folder / name) for name in ("source.spm", "target.spm"))
+    vocab, name = read_vocab(folder / "vocab.json"), f"{folder / 'source.spm'} with vocab.json"
+    engine = MarianEngine(source, target, vocab, specials, roles["unk"], name)
+    end = engine.index(roles["eos"])
+    return engine, {**roles, "suffix": [] if end is None else [end]}
 
 
 def _byte_level(folder: Path, config: dict[str, Any]) -> tuple[RustEngine, dict[str, Any]]:

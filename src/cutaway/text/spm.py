@@ -32,8 +32,8 @@ class SentencePieceEngine:
         if self.model.algorithm not in (proto.UNIGRAM, proto.BPE):
             raise TokenizerError(f"{name} is a word or character model; cutaway reads unigram and bpe models.")
         self._data, self._name, self._every = data, name, every_segment
-        self._whole = _processor(data, name)
-        self._inner = self._whole if every_segment else _processor(proto.without_dummy_prefix(data), name)
+        self._whole = processor(data, name)
+        self._inner = self._whole if every_segment else processor(proto.without_dummy_prefix(data), name)
         pieces = self.model.pieces
         kinds = (proto.CONTROL, proto.UNKNOWN)
         self._added = {i: Added(piece.text) for i, piece in enumerate(pieces) if piece.kind in kinds}
@@ -125,7 +125,8 @@ def _pattern(token: Added) -> str:
     return f"{before}({re.escape(token.text)}){after}"
 
 
-def _processor(data: bytes, name: str) -> Any:
+def processor(data: bytes, name: str) -> Any:
+    """What cuts as the bytes of a `.model` file say; `TokenizerError` naming `name` where they are none."""
     from sentencepiece import SentencePieceProcessor
 
     try:

@@ -149,7 +149,7 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json` (with the chat template), as `transformers` reads them.
 
-        What came from a sentencepiece model keeps it, as `tokenizer.model`.
+        What came from a sentencepiece model keeps it, as `tokenizer.model`; Marian's keeps its own files, and only those.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,8 @@ class Tokenizer:
             config["chat_template"] = self.chat_template
         sides = self._roles.prefix, self._roles.suffix
         config |= self._engine.config(*sides)
-        (folder / "tokenizer.json").write_text(self._engine.to_json(*sides), encoding="utf-8")
+        if (document := self._engine.to_json(*sides)) is not None:
+            (folder / "tokenizer.json").write_text(document, encoding="utf-8")
         text = json.dumps(config, ensure_ascii=False, indent=2)
         (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
         for name, data in self._engine.files().items():
