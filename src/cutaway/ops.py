@@ -109,4 +109,19 @@ class permute(Op):
         return ours[0].unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
+@dataclass(frozen=True)
+class by_head(Op):
+    """They keep a projection as (D, H, E), of whichever of its sides is D; ours is (H·E, D), `out` of heads (D, H·E)."""
+
+    heads: int
+    out: bool = False
+    whole = False
+
+    def read(self, theirs: Tensor) -> list[Tensor]:
+        return [theirs.flatten(1) if self.out else theirs.flatten(1).t()]
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        return (ours[0] if self.out else ours[0].t()).unflatten(1, (self.heads, -1))
+
+
 same, transpose, row = Op(), _Transpose(), _Row()

@@ -34,6 +34,11 @@ SMALL = {
     "modernbert": {"vocab": 40, "width": 16, "layers": 3, "heads": 2, "hidden": 32, "window": 3},
     "deberta": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "deberta_v2": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "kernel": 3},
+    "transformerxl": {
+        "vocab": 40, "width": 16, "layers": 2, "heads": 2, "head_width": 8, "hidden": 32, "table_width": 16,
+        "cutoffs": (10, 20), "div": 2,
+    },
+    "xlnet": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "mamba": {"vocab": 40, "width": 16, "layers": 2, "state": 4},
     "mamba2": {"vocab": 40, "width": 16, "layers": 2, "state": 4, "head_width": 8},
 }

@@ -30,6 +30,7 @@ MODERNBERT = {
 }  # fmt: skip
 DEBERTA = {**BERT, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False}
 DEBERTA_V2 = {**DEBERTA, "position_buckets": 6, "norm_rel_ebd": "layer_norm", "share_att_key": True}
+XLNET = {"vocab_size": 96, "d_model": 32, "d_inner": 48, "n_layer": 2, "n_head": 4, "mem_len": None}
 GPT2 = {
     "vocab_size": 96,
     "n_embd": 32,
@@ -165,6 +166,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "deberta-v2-sequence": ("DebertaV2ForSequenceClassification", {**DEBERTA_V2, "num_labels": 3}),
     "deberta-v2-token": ("DebertaV2ForTokenClassification", {**DEBERTA_V2, "num_labels": 5}),
     "deberta-v2-span": ("DebertaV2ForQuestionAnswering", DEBERTA_V2),
+    "xlnet": ("XLNetLMHeadModel", XLNET),
+    "xlnet-untied": ("XLNetLMHeadModel", {**XLNET, "tie_word_embeddings": False}),
+    "xlnet-bare": ("XLNetModel", XLNET),
+    "xlnet-sequence": ("XLNetForSequenceClassification", {**XLNET, "num_labels": 3}),
+    "xlnet-token": ("XLNetForTokenClassification", {**XLNET, "num_labels": 5}),
+    "xlnet-span": ("XLNetForQuestionAnsweringSimple", XLNET),
     "t5": ("T5ForConditionalGeneration", T5),
     "t5-unscaled": ("T5ForConditionalGeneration", {**T5, "scale_decoder_outputs": False}),
     "flan-t5": (

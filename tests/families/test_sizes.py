@@ -20,6 +20,7 @@ PUBLISHED = [f for f in families.FAMILIES if families.get(f).MODEL_TYPES]
 WIDE = {"vocab": 40, "width": 16, "layers": 1, "heads": 2, "hidden": 8}
 TINY: dict[str, dict[str, Any]] = dict.fromkeys(families.FAMILIES, WIDE) | {
     **{family: {**WIDE, "kv_heads": 1, "head_width": 8} for family in ("llama", "qwen", "gemma2")},
+    "transformerxl": {**WIDE, "head_width": 8, "table_width": 16, "cutoffs": (10, 20), "div": 2},
     "mamba": {"vocab": 40, "width": 16, "layers": 1},
     "mamba2": {"vocab": 40, "width": 16, "layers": 1, "head_width": 8},
 }
@@ -38,6 +39,7 @@ CHOICES: dict[str, Any] = {
     **dict.fromkeys(("kv_heads", "heads"), SOME([1, 2])),
     "width": SOME([8, 16]), "head_width": SOME([4, 8]), "hidden": SOME([8, 32, 64]), "start": st.integers(0, 2),
     "table_width": SOME([4, 16]), **dict.fromkeys(("head_act", "kernel_act"), SOME(["relu", "gelu"])), "distance": COUNTS,
+    **dict.fromkeys(("memory", "clamp"), st.none() | COUNTS), "cutoffs": SOME([(), (10, 20)]), "div": SOME([1, 2]),
     "buckets": SOME([4, 32]),
     **dict.fromkeys(("decoder_layers", "decoder_hidden", "window"), st.none() | COUNTS),
     "decoder_heads": SOME([None, 1, 2]),
@@ -51,6 +53,8 @@ CHOICES: dict[str, Any] = {
     "act": SOME(["relu", "gelu", "gelu_new", "gelu_tanh", "gelu_pytorch_tanh", "silu"]), "scaled": st.booleans(),
 }  # fmt: skip
 HEADS = {
+    "transformerxl": ["lm", "sequence", "none"],
+    "xlnet": ["lm", "sequence", "token", "span", "none"],
     "bart": ["lm", "sequence", "span", "none"],
     "electra": ["none", "masked-lm", "sequence", "token", "span", "discriminator"],
     **dict.fromkeys(("mamba", "mamba2"), ("lm", "sequence", "token", "none")),

@@ -43,6 +43,8 @@ FAMILIES = (
     "synthesizer",
     "deberta",
     "deberta_v2",
+    "transformerxl",
+    "xlnet",
 )
 
 

@@ -23,7 +23,10 @@ class Stack(nn.Module):
         self.embedding, self.blocks, self.norm = embedding, nn.ModuleList(blocks), norm
 
     def forward(self, ids: Int[Tensor, "b t"], ctx: Context) -> Float[Tensor, "b t d"]:
-        x = self.embedding(ids, ctx)
+        return self.through(self.embedding(ids, ctx), ctx)
+
+    def through(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        """The blocks, and the norm after them."""
         for i, block in enumerate(self.blocks):
             x = block(x, ctx.enter(f"blocks.{i}"))
         return x if self.norm is None else self.norm(x, ctx)

@@ -27,8 +27,13 @@ class Streams(Context):
     seen: Bool[Tensor, "b q q"] | None = None  # who may look at which of these columns; None: as the masks say
 
 
-def with_queries(ctx: Context, places: Int[Tensor, "b p"], seen: Bool[Tensor, "b q q"] | None = None) -> Streams:
-    """The context `ctx` with queries behind its tokens, which look from `places` and are of those tokens' segments."""
+def with_queries(
+    ctx: Context,
+    places: Int[Tensor, "b p"],
+    seen: Bool[Tensor, "b q q"] | None = None,
+    segments: Int[Tensor, "b p"] | None = None,
+) -> Streams:
+    """The context `ctx` with queries behind its tokens, which look from `places` and are of those `segments`."""
     own = ctx.pos.expand(len(places), -1)
     return Streams(
         pos=torch.cat([own, torch.full_like(places, -1)], 1),
@@ -36,6 +41,9 @@ def with_queries(ctx: Context, places: Int[Tensor, "b p"], seen: Bool[Tensor, "b
         state=ctx.state,
         fresh=ctx.fresh,
         site=ctx.site,
+        segments=None
+        if ctx.segments is None or segments is None
+        else torch.cat([ctx.segments.expand(len(places), -1), segments], 1),
         places=torch.cat([own, places], 1),
         seen=seen,
     )
