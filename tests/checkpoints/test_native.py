@@ -41,6 +41,14 @@ SMALL = {
     "xlnet": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "mamba": {"vocab": 40, "width": 16, "layers": 2, "state": 4},
     "mamba2": {"vocab": 40, "width": 16, "layers": 2, "state": 4, "head_width": 8},
+    "reformer": {
+        "vocab": 40, "width": 16, "layers": 2, "heads": 2, "head_width": 8, "hidden": 32, "grid": (4, 4),
+        "grid_widths": (4, 12),
+    },
+    "linear_transformer": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "performer": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "features": 5},
+    "linformer": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "context": 20, "rank": 4},
+    "synthesizer": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "context": 20, "logits": "random+dot"},
 }
 
 

@@ -13,6 +13,8 @@ from tests.families.oracles import counterpart, error
 import cutaway
 from cutaway.errors import CheckpointError, ConfigError
 from cutaway.families import reformer
+from cutaway.lab.states import compare
+from cutaway.lab.verify import verify
 from cutaway.parts import State
 
 # the two published configs, as they stand on the hub
@@ -141,6 +143,23 @@ def test_up_to_a_chunk_a_cache_equals_one_pass():
     with torch.no_grad():
         found = torch.cat([model(piece, state=state) for piece in ids.split((7, 1, 1, 8, 3), 1)], 1)
         torch.testing.assert_close(found, model(ids), rtol=1e-4, atol=1e-5)
+
+
+def test_state_by_state():
+    """What `cutaway verify` compares, for a text that the reference does not pad."""
+    theirs = reference(next(c for c in CASES if c.variant == "local and LSH"))
+    rows, _ = compare(counterpart(theirs), theirs, torch.randint(3, 90, (1, 12)))
+    assert [row.name for row in rows] == ["embedding", *(f"block {i}" for i in range(1, 5)), "logits"]
+    assert max(row.max_rel_error for row in rows) < 1e-5
+
+
+def test_verify_finds_no_difference(tmp_path: Path):
+    """From a saved checkpoint, in float32: up to a chunk, beyond which the reference's hashes are random."""
+    sizes = {"local_attn_chunk_length": 64, "lsh_attn_chunk_length": 64, "hash_seed": None}
+    hf.ReformerModelWithLMHead(hf.ReformerConfig(**{**TINY, **sizes})).save_pretrained(tmp_path)
+    (report,) = verify(str(tmp_path), new_tokens=20)
+    assert report.max_rel_error < 1e-5
+    assert report.greedy_tokens_equal
 
 
 def test_equal_models_have_equal_sizes():

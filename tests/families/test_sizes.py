@@ -23,6 +23,7 @@ TINY: dict[str, dict[str, Any]] = dict.fromkeys(families.FAMILIES, WIDE) | {
     "transformerxl": {**WIDE, "head_width": 8, "table_width": 16, "cutoffs": (10, 20), "div": 2},
     "mamba": {"vocab": 40, "width": 16, "layers": 1},
     "mamba2": {"vocab": 40, "width": 16, "layers": 1, "head_width": 8},
+    "reformer": {**WIDE, "head_width": 8, "grid": (4, 4), "grid_widths": (4, 12)},
 }
 PRESET = {"llama": "smollm2-135m", "qwen": "qwen2-0.5b", "gemma2": "gemma-2-2b"}  # of sizes without defaults
 COUNTS, SOME = st.integers(1, 3), st.sampled_from
@@ -52,7 +53,14 @@ CHOICES: dict[str, Any] = {
     **dict.fromkeys(("clip", "scale", "softcap", "last_softcap"), SOME([None, 0.5, 30])),
     "act": SOME(["relu", "gelu", "gelu_new", "gelu_tanh", "gelu_pytorch_tanh", "silu"]), "scaled": st.booleans(),
 }  # fmt: skip
+CHOICES |= {  # of Reformer
+    "kinds": SOME([("local",), ("lsh",), ("local", "lsh")]), "grid": SOME([None, (4, 4)]), "grid_widths": SOME([(4, 12)]),
+    **dict.fromkeys(("local_chunk", "lsh_chunk", "rounds"), COUNTS), "hash_buckets": SOME([None, (4,), (2, 4)]),
+    **dict.fromkeys(("local_before", "local_after", "lsh_before", "lsh_after"), st.none() | COUNTS),
+    **dict.fromkeys(("hash_seed", "feedforward_chunk"), st.none() | COUNTS),
+}  # fmt: skip
 HEADS = {
+    "reformer": ["lm", "masked-lm", "sequence", "span", "none"],
     "transformerxl": ["lm", "sequence", "none"],
     "xlnet": ["lm", "sequence", "token", "span", "none"],
     "bart": ["lm", "sequence", "span", "none"],

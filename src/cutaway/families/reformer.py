@@ -70,7 +70,7 @@ class Sizes(Checked):
     lsh_before: int | None = 1
     lsh_after: int | None = None
     rounds: int = 1
-    buckets: tuple[int, ...] | None = None  # factors of their number; None: by the longest text
+    hash_buckets: tuple[int, ...] | None = None  # factors of their number; None: by the longest text
     hash_seed: int | None = None
     feedforward_chunk: int | None = None  # tokens whose hidden numbers are alive at once in training; None: all
     causal: bool = False
@@ -81,7 +81,7 @@ class Sizes(Checked):
     labels: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("kinds", "grid", "grid_widths", "buckets"):
+        for name in ("kinds", "grid", "grid_widths", "hash_buckets"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
@@ -95,10 +95,11 @@ class Sizes(Checked):
             object.__setattr__(self, "grid_widths", (64, 192))
 
 
-_BOOK = Sizes(heads=2, context=524288, grid=(512, 1024), buckets=(64, 128), causal=True, head="lm")
+_BOOK = Sizes(heads=2, context=524288, grid=(512, 1024), hash_buckets=(64, 128), causal=True, head="lm")
 _WIKI = Sizes(
     vocab=258, width=1024, layers=12, heads=8, hidden=4096, head_width=128, context=65536, grid=(128, 512),
-    grid_widths=(256, 768), local_chunk=128, lsh_chunk=256, rounds=4, buckets=(512,), causal=True, dropout=0.2, head="lm",
+    grid_widths=(256, 768), local_chunk=128, lsh_chunk=256, rounds=4,
+    hash_buckets=(512,), causal=True, dropout=0.2, head="lm",
     kinds=("local", "local", "lsh", "local", "local", "local", "lsh", "local", "local", "local", "lsh", "local"),
 )  # fmt: skip
 PRESETS = {"reformer-crime-and-punishment": _BOOK, "reformer-enwik8": _WIKI}
@@ -125,7 +126,7 @@ def compose(
         before=s.lsh_before or 0,
         after=s.lsh_after or 0,
         rounds=s.rounds,
-        buckets=s.buckets or buckets(longest(s), s.lsh_chunk, s.context),
+        buckets=s.hash_buckets or buckets(longest(s), s.lsh_chunk, s.context),
         seed=s.hash_seed,
     )
 
@@ -219,7 +220,7 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
         kinds=tuple(kinds),
         grid=tuple(shape) if grid else None,
         grid_widths=tuple(widths),
-        buckets=None if number is None else tuple(number) if isinstance(number, (list, tuple)) else (number,),
+        hash_buckets=None if number is None else tuple(number) if isinstance(number, (list, tuple)) else (number,),
         hash_seed=keys.take("hash_seed", None),
         head=keys.head(ARCHITECTURES, "none"),
         labels=keys.labels(),
@@ -237,6 +238,11 @@ def whole_list(keys: Keys, name: str, default: list[Any], of: type = int) -> lis
     return found
 
 
+def single(factors: tuple[int, ...] | None) -> int | list[int] | None:
+    """A number that has one factor, or the list of several."""
+    return factors[0] if factors is not None and len(factors) == 1 else factors and list(factors)
+
+
 def write(s: Sizes) -> dict[str, Any]:
     config = {
         "model_type": "reformer",
@@ -247,7 +253,7 @@ def write(s: Sizes) -> dict[str, Any]:
         "axial_pos_embds": s.grid is not None,
         "axial_pos_shape": list(s.grid or (64, 64)),
         "axial_pos_embds_dim": list(s.grid_widths),
-        "num_buckets": None if s.buckets is None else s.buckets[0] if len(s.buckets) == 1 else list(s.buckets),
+        "num_buckets": single(s.hash_buckets),
         "hash_seed": s.hash_seed,
         **{theirs: getattr(s, name) or 0 for name, (theirs, _) in NEIGHBOURS.items()},
         "local_attention_probs_dropout_prob": s.dropout,

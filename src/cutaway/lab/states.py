@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import CutawayError
-from cutaway.parts import EmbeddingHead, EncoderDecoder, LanguageHead, Model, Stack
+from cutaway.parts import EmbeddingHead, EncoderDecoder, LanguageHead, Model, ReversibleStack, Stack
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,20 @@ def _our_states(model: Model | EncoderDecoder, ids: Tensor) -> dict[str, Tensor]
 
 @contextmanager
 def _watched(stack: Stack, states: dict[str, Tensor], side: str = "") -> Iterator[None]:
-    """Fills `states` as the stack runs. Where it ends in a norm, the last state is what the norm gives."""
+    """Fills `states` as the stack runs. Where it ends in a norm, the last state is what the norm gives.
+
+    Of reversible layers, which have two states, it is the second: the one that their attention reads.
+    """
     names = iter([f"{side}block {i + 1}" for i in range(len(stack.blocks))])
     last = f"{side}block {len(stack.blocks)}"
 
     def keep(name: Callable[[], str]) -> Callable[..., None]:
-        return lambda _module, _args, out: states.__setitem__(name(), out)
+        return lambda _module, _args, out: states.__setitem__(name(), out[1] if isinstance(out, tuple) else out)
 
     handles = [stack.embedding.register_forward_hook(keep(lambda: f"{side}embedding"))]
     # named as they run, since layers may share one block
     handles += [block.register_forward_hook(keep(lambda: next(names))) for block in dict.fromkeys(stack.blocks)]
-    if stack.norm is not None:
+    if stack.norm is not None and not isinstance(stack, ReversibleStack):  # which norms both states, joined
         handles.append(stack.norm.register_forward_hook(keep(lambda: last)))
     try:
         yield
