@@ -1,33 +1,41 @@
-"""Fills the site's tables from the code while the site is built, so that they cannot fall behind it."""
+"""Fills the site from the code while it is built, so that it cannot fall behind: the families' pages, tables, commands."""
 
+import sys
+from pathlib import Path
 from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
 
 from cutaway import families
 from cutaway.cli import COMMANDS
 
+sys.path.insert(0, str(Path(__file__).parent))
+import family_pages
+
+SECTION = "Families"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The section of the families has a page of each behind what stands there."""
+    section = next(entry[SECTION] for entry in config.nav or [] if SECTION in entry)
+    section += [f"families/{name}.md" for name in families.FAMILIES]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Makes those pages."""
+    for name in families.FAMILIES:
+        files.append(File.generated(config, f"families/{name}.md", content=family_pages.page(name)))
+    return files
+
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """`<!-- families -->` and `<!-- commands -->` become what the code says."""
-    for marker, make in {"<!-- families -->": _families, "<!-- commands -->": _commands}.items():
+    for marker, make in {"<!-- families -->": family_pages.index, "<!-- commands -->": _commands}.items():
         if marker in markdown:
             markdown = markdown.replace(marker, make())
     return markdown
-
-
-def _families() -> str:
-    out = []
-    for name in families.FAMILIES:
-        module = families.get(name)
-        doc = (module.__doc__ or "").strip().splitlines()
-        read = ", ".join(f"`{kind}`" for kind in module.MODEL_TYPES)
-        out += [f"## {name}", "", doc[0], "", " ".join(doc[1:]).strip(), ""]
-        if read:
-            out += [f"Reads and writes `config.json` of model type {read}.", ""]
-        out += ["| preset | published parameters |", "| --- | ---: |"]
-        counts = module.PARAMETERS
-        out += [f"| `{preset}` | {f'{counts[preset]:,}' if preset in counts else '–'} |" for preset in module.PRESETS]
-        out += [""]
-    return "\n".join(out)
 
 
 def _commands() -> str:
