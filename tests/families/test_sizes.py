@@ -22,6 +22,8 @@ TINY: dict[str, dict[str, Any]] = dict.fromkeys(families.FAMILIES, WIDE) | {
     **{family: {**WIDE, "kv_heads": 1, "head_width": 8} for family in ("llama", "qwen", "gemma2")},
     "transformerxl": {**WIDE, "head_width": 8, "table_width": 16, "cutoffs": (10, 20), "div": 2},
     "mamba": {"vocab": 40, "width": 16, "layers": 1},
+    "recurrent": {"vocab": 40, "width": 16, "layers": 1},
+    "seq2seq": {"vocab": 40, "width": 16, "layers": 1, "hidden": 8},
     "mamba2": {"vocab": 40, "width": 16, "layers": 1, "head_width": 8},
     "reformer": {**WIDE, "head_width": 8, "grid": (4, 4), "grid_widths": (4, 12)},
 }
@@ -153,6 +155,7 @@ def test_bad_sizes(family: str) -> None:
     kind = families.get(family).Sizes
     bad = {"dropout": [1.5, 1.0, -0.1, float("nan")], "eps": [-1.0, 0.0, float("inf")], "rotary_base": [0.0, -1.0]}
     bad |= {name: [0, -1, 2**31, "3", 3.0, True, None] for name in ("vocab", "width", "layers", "heads", "hidden")}
+    bad["layers"] += [10**9]
     bad |= {name: [0, -1] for name in ("labels", "context", "segments", "buckets", "window", "decoder_layers")}
     bad |= {"start": [-1], "tied": [1, None], "act": [None, 3], "model_type": ["t6"], "scaled": [0], "head": [None]}
     bad |= {"rotary_scaling": [{"rope_type": "linear", "factor": f} for f in (0, 0.0, -1.0)] + ["linear"]}

@@ -16,6 +16,7 @@ from typing import Any
 from cutaway.errors import ConfigError
 from cutaway.keys import LARGEST
 
+LAYERS = 10_000  # each is made before any memory is asked for; the deepest ever published has a tenth
 MAY_BE_0 = ("mscale", "mscale_all_dim")  # of YaRN, where 0 means none
 
 
@@ -90,8 +91,9 @@ def _spelled_once(scaling: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _check(where: str, name: str, value: Any) -> None:
     if type(value) is int:
         least = 0 if name in ("start", *MAY_BE_0) else 1
-        if not least <= value <= LARGEST:
-            raise ConfigError(f"{where} cannot be {value}; it is at least {least} and at most {LARGEST}")
+        most = LAYERS if name.endswith("layers") else LARGEST
+        if not least <= value <= most:
+            raise ConfigError(f"{where} cannot be {value}; it is at least {least} and at most {most}")
     elif type(value) is float:
         if not abs(value) < float("inf"):
             raise ConfigError(f"{where} cannot be {value}; a finite number is needed")
