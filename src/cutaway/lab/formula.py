@@ -34,7 +34,7 @@ PROBES = 7
 # Multiples of the preset's own sizes, so that what divided still divides. The model's width takes all that heads take.
 MULTIPLES = {
     "width": (12, 24, 36, 60, 84), "heads": (2, 4, 6), "kv_heads": (1, 2), "decoder_heads": (2, 4, 6),
-    "head_width": (1, 2, 3), "expand": (1, 2, 3), "groups": (1, 2, 3), "blocks": (1, 2), "kernel": (1, 2, 3),
+    "head_width": (1, 2, 3), "expand": (1, 2, 3), "groups": (1, 2, 3), "blocks": (1, 2), "kernel": (1, 3, 5),
 }  # fmt: skip
 OTHERS = (1, 2, 3, 5, 7)
 DEPTHS = {"layers": (2, 4, 6), "decoder_layers": (3, 5)}
