@@ -81,7 +81,8 @@ def measure(tokens: int, training: bool, runs: int) -> dict[str, float]:
         expected = theirs(ids, use_cache=False).last_hidden_state
         error = ((ours(ids) - expected).abs().max() / expected.abs().max()).item()
     alone = matrices(ours, tokens, training)
-    mine(), alone()
+    mine()
+    alone()
     found = [(seconds(reference), seconds(mine), seconds(alone)) for _ in range(runs)]
     theirs_s, ours_s, alone_s = (statistics.median(column) for column in zip(*found, strict=True))
     ratio = statistics.median(a / b for a, b, _ in found)

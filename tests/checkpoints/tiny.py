@@ -68,6 +68,8 @@ MPT = {"vocab_size": 96, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_le
 BLOOM = {"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4}
 WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 GEMMA2 = {**LLAMA, "head_dim": 8, "query_pre_attn_scalar": 10, "sliding_window": 4}
+MAMBA = {"vocab_size": 96, "hidden_size": 32, "state_size": 5, "num_hidden_layers": 2}
+MAMBA2 = {**MAMBA, "num_heads": 8, "head_dim": 8, "n_groups": 2}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", LLAMA),
@@ -76,6 +78,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-sequence": ("LlamaForSequenceClassification", {**LLAMA, "num_labels": 3, "pad_token_id": 0}),
     "llama-token": ("LlamaForTokenClassification", {**LLAMA, "num_labels": 3}),
     "llama-bare": ("LlamaModel", LLAMA),
+    "mamba": ("MambaForCausalLM", MAMBA),
+    "mamba-untied": ("MambaForCausalLM", {**MAMBA, "tie_word_embeddings": False, "use_bias": True}),
+    "mamba-bare": ("MambaModel", MAMBA),
+    "mamba2": ("Mamba2ForCausalLM", {**MAMBA2, "time_step_limit": (0.0, 2.0)}),
+    "mamba2-tied": ("Mamba2ForCausalLM", {**MAMBA2, "tie_word_embeddings": True, "use_conv_bias": False}),
+    "mamba2-bare": ("Mamba2Model", MAMBA2),
     "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 5, "head_dim": 8}),
     "gpt2": ("GPT2LMHeadModel", GPT2),
     "gpt2-untied": ("GPT2LMHeadModel", {**GPT2, "tie_word_embeddings": False, "n_inner": 40}),

@@ -105,12 +105,15 @@ def their_states(ours: Model | EncoderDecoder, theirs: Any, ids: Tensor) -> list
     """The peer's hidden states in the order of ours, then its output."""
     if isinstance(ours, EncoderDecoder):
         out = theirs(input_ids=ids, decoder_input_ids=ids, output_hidden_states=True)
-        return [*out.encoder_hidden_states, *out.decoder_hidden_states, out.logits]
+        return [*out.encoder_hidden_states, *out.decoder_hidden_states, _their_output(ours, out)]
     out = theirs(input_ids=ids, output_hidden_states=True)
-    return [*out.hidden_states, _their_output(ours, out)]
+    states = out.hidden_states
+    if theirs.config.model_type in ("mamba", "mamba2"):  # no embeddings, but the last block without its norm and with it
+        states = [theirs.get_input_embeddings()(ids), *states[:-2], states[-1]]
+    return [*states, _their_output(ours, out)]
 
 
-def _their_output(ours: Model, out: Any) -> Tensor:
+def _their_output(ours: Model | EncoderDecoder, out: Any) -> Tensor:
     if "start_logits" in out:
         return torch.stack([out.start_logits, out.end_logits], -1)
     for name in ("logits", "prediction_logits"):  # the second where a model was trained for two tasks

@@ -55,8 +55,8 @@ class _Shifted(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, before, taps = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        (g,), (x, before, taps) = gradients, ctx.saved_tensors
         gx, gbefore, gtaps = g * taps[-1], torch.zeros_like(before), torch.empty_like(taps)
         torch.sum(g * x, (0, 1), out=gtaps[-1])
         for k, shift, early in _shifts(x, taps):

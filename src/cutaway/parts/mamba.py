@@ -82,12 +82,11 @@ class Mamba(nn.Module):
         rows = Rows.of(ctx)
         x = rows.compact(x)
         inner, n = self.A_log.shape
-        held = {
+        begin = {
             "convolution": x.new_zeros(len(x), self.convolution.kernel - 1, inner),
             "scan": wide(x.new_zeros(len(x), n, inner)),
         }
-        if ctx.state is not None:
-            held = ctx.state.cells(ctx.site, lambda: held)
+        held = begin if ctx.state is None else ctx.state.cells(ctx.site, lambda: begin)
         A = -wide(self.A_log).exp().t().contiguous()  # (N, I)
         before, h = held["convolution"], held["scan"]
         outs, scanned = [], []
