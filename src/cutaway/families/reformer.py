@@ -240,7 +240,9 @@ def whole_list(keys: Keys, name: str, default: list[Any], of: type = int) -> lis
 
 def single(factors: tuple[int, ...] | None) -> int | list[int] | None:
     """A number that has one factor, or the list of several."""
-    return factors[0] if factors is not None and len(factors) == 1 else factors and list(factors)
+    if factors is None:
+        return None
+    return factors[0] if len(factors) == 1 else list(factors)
 
 
 def write(s: Sizes) -> dict[str, Any]:

@@ -132,8 +132,8 @@ class _Reversible(torch.autograd.Function):
         return x1, x2
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[override]
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         where, blocks, seeds, parameters = ctx.how
         y1, y2 = (y.detach() for y in ctx.saved_tensors)
         d1, d2 = grads
