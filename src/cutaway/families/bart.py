@@ -104,8 +104,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "pegasus": {"order": "pre", "positions": "sinusoidal", "embedding_norm": False, "final_norm": True},
 }
 _LARGE = Sizes()
-_MBART = Sizes(250027, **KINDS["mbart"], scaled=True)
-_PEGASUS = Sizes(96103, layers=16, **KINDS["pegasus"], table=True, scaled=True, act="relu", start=0)
+_MBART = Sizes(250027, **KINDS["mbart"], scaled=True, labels=2)
+_PEGASUS = Sizes(96103, layers=16, **KINDS["pegasus"], table=True, scaled=True, act="relu", start=0, labels=2)
 _CNN = replace(_LARGE, vocab=50264)
 PRESETS = {
     "bart-base": Sizes(width=768, layers=6, heads=12, hidden=3072),
@@ -117,7 +117,7 @@ PRESETS = {
     "mbart-large-cc25": replace(_MBART, start=0),
     "mbart-large-50": replace(_MBART, vocab=250054),
     "marian-en-de": Sizes(
-        58101, 512, 6, 8, 2048, context=512, **KINDS["marian"], scaled=True, act="swish", start=58100
+        58101, 512, 6, 8, 2048, context=512, **KINDS["marian"], scaled=True, act="swish", start=58100, labels=2
     ),
     "pegasus-large": replace(_PEGASUS, attention_dropout=0.1, hidden_dropout=0.1),
 }

@@ -173,7 +173,8 @@ def _peer(path: Path, ours: Model | EncoderDecoder, dtype: str) -> nn.Module:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    head = "seq2seq" if isinstance(ours, EncoderDecoder) else getattr(ours.sizes, "head", "none")
+    head = getattr(ours.sizes, "head", "lm" if isinstance(ours, EncoderDecoder) else "none")
+    head = "seq2seq" if isinstance(ours, EncoderDecoder) and head == "lm" else head
     kind = getattr(transformers, PEERS.get(head, "AutoModel"))
     folder, more = (path, {}) if path.is_dir() else (path.parent, {"gguf_file": path.name})
     try:
