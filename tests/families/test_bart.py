@@ -170,3 +170,16 @@ def test_published_rules_of_generation_hold_after_loading(name, config, tmp_path
     cutaway.convert(tmp_path, tmp_path / "again")
     again = cutaway.load(tmp_path / "again")
     assert again.generation == cutaway.load(tmp_path).generation
+
+
+@pytest.mark.parametrize("preset", ["bart-base", "mbart-large-50", "marian-en-de", "pegasus-large"])
+def test_what_is_built_runs_in_the_reference(preset, tmp_path):
+    """Also where it begins to write, which is no matter of a tokenizer."""
+    sizes = {"vocab": 60, "width": 32, "layers": 2, "heads": 4, "context": 32, "start": 3}
+    model = cutaway.build(preset, **sizes, seed=0)
+    cutaway.save(model, tmp_path / "x")
+    theirs = hf.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "x").eval()
+    ids = torch.randint(4, 60, (1, 7))
+    with torch.no_grad():
+        assert error(model(ids, ids), theirs(input_ids=ids, decoder_input_ids=ids).logits) < 1e-5
+    assert theirs.generate(ids, max_new_tokens=2, eos_token_id=None)[0, 0] == 3

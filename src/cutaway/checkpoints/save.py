@@ -46,7 +46,8 @@ def save_huggingface(
         _write_json(made / "config.json", config)
         _write_weights(made, parts, shard)
         if model_generates(model):
-            _write_json(made / "generation_config.json", {**_ids(tokenizer, generation), **(generation or {})})
+            start = {name: config[name] for name in ("decoder_start_token_id",) if name in config}
+            _write_json(made / "generation_config.json", {**start, **_ids(tokenizer, generation), **(generation or {})})
         if getattr(sizes, "head", None) in ("mean", "cls"):
             length = getattr(tokenizer, "max_length", None) or sizes.context
             _write_pooling(made, sizes, min(length, sizes.context))
