@@ -13,6 +13,8 @@ from cutaway.attention import online
 from cutaway.attention.masks import Mask
 from cutaway.axes import Float, Int
 
+Masks = dict[tuple[int, int, bool], list[tuple[slice, Tensor]]]  # 0 or -inf and for which keys
+
 
 @dataclass(eq=False)
 class Band:
@@ -28,7 +30,7 @@ class Band:
     before: int
     after: int
     even: bool
-    made: dict[tuple[int, int], list[tuple[slice, Tensor]]] = field(default_factory=dict, repr=False)
+    made: Masks = field(default_factory=dict, repr=False)
 
     @property
     def tokens(self) -> int:
@@ -49,8 +51,9 @@ class Band:
 
     @property
     def step(self) -> int:
-        """How many blocks are done together."""
-        return min(self.blocks, online.chunk(self.block, self.span))
+        """How many blocks are done together: as many as may be, in chunks of equal size."""
+        blocks = self.blocks + self.before // self.block
+        return -(-blocks // -(-blocks // online.chunk(self.block, self.span)))
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         """First and last block of each chunk."""
@@ -65,20 +68,21 @@ class Band:
         return x.unfold(0, self.span, self.block).transpose(1, 2)
 
     def forbid(self, x: Float[Tensor, "n b s"], row: int, first: int) -> None:
-        """Puts -inf where a query may not look; x are the logits from block `first` on."""
-        last, row = first + x.shape[0], min(row, len(self.pos) - 1)
+        """Puts -inf where a query may not look; x are the logits from block `first` on, in either layout."""
+        last, row, turned = first + x.shape[0], min(row, len(self.pos) - 1), x.stride(1) == 1
         low, high = last, last  # between them the blocks that are like all others
         if self.even:
             low = min(max(first, self.before // self.block), last)
             high = max(low, min(last, (self.tokens - self.after) // self.block))
+        elif any(other != row for other, *_ in self.made):  # heads share masks, rows that differ cannot
+            self.made.clear()
         for start, stop, inner in ((first, low, False), (low, high, True), (high, last, False)):
             if start == stop:
                 continue
-            key = (0, -1) if inner else (row, start)
+            key = (0, -1, turned) if inner else (row, start, turned)
             if key not in self.made:
-                if any(made != row for made, _ in self.made):  # heads share masks, rows that differ cannot
-                    self.made.clear()
-                self.made[key] = self._inner(start) if inner else [(slice(None), self._mask(row, start, stop))]
+                masks = self._inner(start) if inner else [(slice(None), self._mask(row, start, stop))]
+                self.made[key] = [(c, m.mT.contiguous().mT if turned else m.contiguous()) for c, m in masks]
             for columns, mask in self.made[key]:
                 x[start - first : stop - first, :, columns].add_(mask)
 
@@ -99,7 +103,7 @@ class Band:
         barred = mask.isinf().any(0).nonzero().flatten().tolist()
         left = max((i + 1 for i in barred if i < half), default=0)
         right = min((i for i in barred if i >= half), default=self.span)
-        return [(c, mask[:, c].contiguous()) for c in (slice(0, left), slice(right, self.span)) if c.start < c.stop]
+        return [(c, mask[:, c]) for c in (slice(0, left), slice(right, self.span)) if c.start < c.stop]
 
 
 class Rows:
@@ -137,25 +141,25 @@ class Strip:
         self.band, self.overlap = band, band.span // band.block - 1
         self.apart = band.block * band.span + band.block
         self.numbers = like.new_zeros((band.step + self.overlap) * self.apart)
-        self.held = 0
 
     def _blocks(self, first: int, count: int) -> Tensor:
         shape, strides = (count, self.band.block, self.band.span), (self.apart, self.band.span, 1)
         return self.numbers.as_strided(shape, strides, first * self.apart)
 
-    def next(self, count: int, begin: bool) -> Float[Tensor, "n b s"]:
+    def roll(self, begin: bool, count: int) -> Float[Tensor, "n b s"]:
         """Room for the next `count` blocks; `begin`: nothing came before. What is left of a chunk is zero."""
+        step = self.band.step
         if begin:
             self._blocks(0, self.overlap).zero_()
         else:
-            for i in range(0, self.overlap, self.band.step):  # not all at once where a chunk is shorter than that
-                some = min(self.band.step, self.overlap - i)
-                self._blocks(i, some).copy_(self._blocks(i + self.band.step, some))
-        if count < self.band.step:
-            self._blocks(self.overlap + count, self.band.step - count).zero_()
+            for i in range(0, self.overlap, step):  # not all at once where a chunk is shorter than that
+                some = min(step, self.overlap - i)
+                self._blocks(i, some).copy_(self._blocks(i + step, some))
+        if count < step:
+            self._blocks(self.overlap + count, step - count).zero_()
         return self._blocks(self.overlap, count)
 
-    def by_keys(self, count: int) -> Float[Tensor, "n s b"]:
-        """For each of `count` blocks of keys, what all queries gave it."""
-        shape, strides = (count, self.band.span, self.band.block), (self.apart, self.band.span, 1)
-        return self.numbers.as_strided(shape, strides, self.overlap * self.band.block)
+    def by_keys(self, first: int, last: int) -> Float[Tensor, "n s b"]:
+        """For blocks of keys from `first` of the chunk on, what all queries gave them."""
+        shape, strides = (last - first, self.band.span, self.band.block), (self.apart, self.band.span, 1)
+        return self.numbers.as_strided(shape, strides, first * self.apart + self.overlap * self.band.block)

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from cutaway.attention.masks import Mask
-from cutaway.attention.online import LOG2E, LOWEST, Dropout, chunk, logits, softmax
+from cutaway.attention.online import LOG2E, LOWEST, Dropout, capped, chunk, shares, softmax
 from cutaway.axes import Float, Int
+
+Chunks = dict[tuple[int, int, int], tuple[Tensor, Tensor, Tensor | None]]  # by row, head and first block
 
 
 @dataclass(eq=False)
@@ -41,7 +43,7 @@ class Table:
         """How many logits a head takes."""
         return self.rows.shape[1] * self.rows.shape[2] * self.columns.shape[3]
 
-    def chunks(self, row: int, head: int, memo: dict[tuple[int, int, int], Any]) -> Iterator[tuple[Tensor, ...]]:
+    def chunks(self, row: int, head: int, made: Chunks) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Each chunk's queries (n, b) and keys (n, c), and its mask as 0 or -inf, (n, b | 1, c), or None."""
         blocks, queries = self.rows.shape[1:]
         rows, heads, many, keys = self.columns.shape
@@ -49,14 +51,14 @@ class Table:
         for i in range(0, blocks, step):
             place = slice(i, min(i + step, blocks))
             key = (row if max(rows, len(self.rows), len(self.pos)) > 1 else 0, head if heads > 1 else 0, i)
-            if key not in memo:
-                if any(made[0] != key[0] or made[1] != key[1] for made in memo):
-                    memo.clear()
+            if key not in made:
+                if any(other[:2] != key[:2] for other in made):
+                    made.clear()
                 q = self.rows[min(row, len(self.rows) - 1), place]
                 k = self.columns[min(row, rows - 1), min(head, heads - 1)]
                 k = k[place] if many > 1 else k.expand(len(q), -1)
-                memo[key] = q, k, self._mask(row, q, k)
-            yield memo[key]
+                made[key] = q, k, self._mask(row, q, k)
+            yield made[key]
 
     def _mask(self, row: int, q: Tensor, k: Tensor) -> Tensor | None:
         pos = torch.nn.functional.pad(self.pos[min(row, len(self.pos) - 1)], (0, 1), value=-1)
@@ -97,21 +99,21 @@ class _Gathered(torch.autograd.Function):
         seed: int,
     ) -> tuple[Tensor, Tensor]:
         batch, heads, tokens, _ = q.shape
-        drop = Dropout(dropout, seed, q.device)
-        wide = torch.promote_types(q.dtype, torch.float32)
+        wide, drop = torch.promote_types(q.dtype, torch.float32), Dropout(dropout, seed, q.device)
         # one row more, which indices of T mean
         out = v.new_zeros((batch, tokens + 1, heads, v.shape[-1]), dtype=wide).transpose(1, 2)
         lse = q.new_full((batch, heads, tokens + 1, 1), LOWEST, dtype=wide)
-        rooms = [_room(x, wide) for x in (q, k, v)]
-        memo: dict[tuple[int, int, int], Any] = {}
-        for row in range(batch):
-            for head in range(heads):
-                qs, ks, vs = (
-                    _fill(r, x[row, head * x.shape[1] // heads]) for r, x in zip(rooms, (q, k, v), strict=True)
-                )
-                for rows, columns, mask in table.chunks(row, head, memo):
-                    x, _ = logits(qs[rows] * (scale * LOG2E), ks[columns], softcap)
-                    p, total, l2 = softmax(x if mask is None else x.add_(mask))
+
+        made: Chunks = {}
+        q_room, k_room, v_room = (_room(x, wide) for x in (q, k, v))
+        for row, group, mine in shares(batch, heads, k.shape[1]):
+            ks, vs = _fill(k_room, k[row, group]), _fill(v_room, v[row, group])
+            for head in mine:
+                qs = _fill(q_room, q[row, head])
+                for rows, columns, mask in table.chunks(row, head, made):
+                    x = torch.bmm(qs[rows] * (scale * LOG2E), ks[columns].mT)
+                    capped(x, softcap)
+                    p, total, l2 = softmax(x if mask is None else x.add_(mask), dim=-1)
                     kept = drop.like(p)
                     p = p if kept is None else p.mul_(kept)
                     out[row, head, rows], lse[row, head, rows] = torch.bmm(p, vs[columns]).div_(total), l2
@@ -126,43 +128,40 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (q, k, v, out, lse), (table, scale, softcap, dropout, seed) = ctx.saved_tensors, ctx.how
         batch, heads, tokens, _ = q.shape
-        drop, wide = Dropout(dropout, seed, q.device), lse.dtype
+        wide, drop = lse.dtype, Dropout(dropout, seed, q.device)
         do = torch.zeros_like(out[:, :, :tokens]) if grads[0] is None else grads[0]
         delta = (do * out[:, :, :tokens]).sum(-1, keepdim=True)
         delta = delta if grads[1] is None else delta - grads[1]
-        dq, dk, dv = (torch.zeros_like(x, dtype=wide) for x in (q, k, v))
-        rooms = [_room(x, wide) for x in (q, k, v, do, delta)]
-        dqs, dks, dvs = (_room(x, wide) for x in (q, k, v))
-        memo: dict[tuple[int, int, int], Any] = {}
-        for row in range(batch):
-            for head in range(heads):
-                group = head * k.shape[1] // heads
-                given = (q, k, v, do, delta)
-                qs, ks, vs, dos, deltas = (
-                    _fill(r, x[row, head * x.shape[1] // heads]) for r, x in zip(rooms, given, strict=True)
+        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+
+        made: Chunks = {}
+        q_room, do_room, delta_room, dqs = (_room(x, wide) for x in (q, do, delta, q))
+        k_room, v_room, dks, dvs = (_room(x, wide) for x in (k, v, k, v))
+        for row, group, mine in shares(batch, heads, k.shape[1]):
+            ks, vs = _fill(k_room, k[row, group]), _fill(v_room, v[row, group])
+            dks.zero_()
+            dvs.zero_()
+            for head in mine:
+                qs, dos, deltas = (
+                    _fill(room, x[row, head]) for room, x in ((q_room, q), (do_room, do), (delta_room, delta))
                 )
-                for x in (dqs, dks, dvs):
-                    x.zero_()
-                for rows, columns, mask in table.chunks(row, head, memo):
+                dqs.zero_()
+                for rows, columns, mask in table.chunks(row, head, made):
                     qc, kc, doc = qs[rows] * (scale * LOG2E), ks[columns], dos[rows]
-                    x, slope = logits(qc, kc, softcap)
+                    x = torch.bmm(qc, kc.mT)
+                    slope = capped(x, softcap)
                     p = (x if mask is None else x.add_(mask)).sub_(lse[row, head, rows]).exp2_()
-                    dp, kept = torch.bmm(doc, vs[columns].transpose(1, 2)), drop.like(p)
+                    dp, kept = torch.bmm(doc, vs[columns].mT), drop.like(p)
                     dp = dp if kept is None else dp.mul_(kept)
                     dx = dp.sub_(deltas[rows]).mul_(p)
                     dx = dx if slope is None else dx.mul_(slope)
                     p = p if kept is None else p.mul_(kept)
                     dqs[rows] = torch.bmm(dx, kc)
-                    for total, by_block in (
-                        (dvs, torch.bmm(p.transpose(1, 2), doc)),
-                        (dks, torch.bmm(dx.transpose(1, 2), qc)),
-                    ):
-                        total.index_add_(0, columns.flatten(), by_block.flatten(0, 1))
-                dq[row, head] = dqs[:tokens]
-                dk[row, group] += dks[:tokens]
-                dv[row, group] += dvs[:tokens]
-        found = zip((dq.mul_(scale), dk.div_(LOG2E), dv), (q, k, v), strict=True)
-        return *(x.to(like.dtype) for x, like in found), None, None, None, None, None
+                    dvs.index_add_(0, columns.flatten(), torch.bmm(p.mT, doc).flatten(0, 1))
+                    dks.index_add_(0, columns.flatten(), torch.bmm(dx.mT, qc).flatten(0, 1))
+                dq[row, head] = dqs[:tokens].mul_(scale)
+            dk[row, group], dv[row, group] = dks[:tokens].div_(LOG2E), dvs[:tokens]
+        return dq, dk, dv, None, None, None, None, None
 
 
 def _room(like: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -19,20 +20,26 @@ def chunk(queries: int, keys: int) -> int:
     return max(1, CHUNK * torch.get_num_threads() // max(1, queries * keys))
 
 
-def logits(q: Tensor, k: Tensor, softcap: float | None, out: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """softcap(q kᵀ) · log2 e where k comes times scale · log2 e, and the derivative of the cap; (n, b, s) both."""
-    x = torch.bmm(q, k.transpose(1, 2)) if out is None else torch.bmm(q, k.transpose(1, 2), out=out)
+def shares(batch: int, heads: int, groups: int) -> Iterator[tuple[int, int, range]]:
+    """Each row's groups of keys, and the query heads that share them."""
+    each = heads // groups
+    return ((row, group, range(group * each, (group + 1) * each)) for row in range(batch) for group in range(groups))
+
+
+def capped(x: Tensor, softcap: float | None) -> Tensor | None:
+    """Caps logits (times log2 e) in place; returns the derivative there, None without a cap."""
     if softcap is None:
-        return x, None
+        return None
     t = torch.tanh(x / (softcap * LOG2E))
-    return torch.mul(t, softcap * LOG2E, out=x), 1 - t * t
+    torch.mul(t, softcap * LOG2E, out=x)
+    return 1 - t * t
 
 
-def softmax(x: Float[Tensor, "n b s"]) -> tuple[Tensor, Tensor, Tensor]:
-    """In place: p with largest 1, its sum, and the log2-sum; of an empty row 0, 1 and LOWEST."""
-    highest = x.amax(-1, keepdim=True).clamp_(min=LOWEST)
+def softmax(x: Float[Tensor, "n b c"], dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """In place, over the keys: p with largest 1, its sum, and the log2-sum; of an empty row 0, 1 and LOWEST."""
+    highest = x.amax(dim, keepdim=True).clamp_(min=LOWEST)
     p = x.sub_(highest).exp2_()
-    total = p.sum(-1, keepdim=True).clamp_(min=1.0)
+    total = p.sum(dim, keepdim=True).clamp_(min=1.0)
     return p, total, highest.add_(total.log2())
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cutaway.attention.band import Band
+from cutaway.attention.chunks import Chunks
 from cutaway.attention.gathered import Table, gathered
 from cutaway.attention.indices import Tables, blocks, columns, leading, local, strides
 from cutaway.attention.masks import Both, Causal, Either, Full, Mask, Prefix, Window, is_causal
@@ -30,7 +31,8 @@ from cutaway.attention.windowed import windowed
 if TYPE_CHECKING:
     from cutaway.attention.scores import Scores
 
-BY_POSITION = (Causal, Full, Window, Stride, Local, Summary, Prefix, Leading)  # ask neither which row nor which head
+# these ask neither which row nor which head
+BY_POSITION = (Causal, Full, Window, Chunks, Stride, Local, Summary, Prefix, Leading)
 SHORT = 256  # below, one dense product is as fast
 
 

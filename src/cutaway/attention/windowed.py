@@ -20,15 +20,13 @@ One head at a time, in buffers that are used again: they stay in the processor's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cutaway.attention.band import Band, Rows, Strip
-from cutaway.attention.online import LOG2E, Dropout, logits, softmax
+from cutaway.attention.online import LOG2E, Dropout, capped, shares, softmax
 from cutaway.axes import Float
 
 
@@ -60,24 +58,26 @@ class _Windowed(torch.autograd.Function):
         seed: int,
     ) -> tuple[Tensor, Tensor]:
         batch, heads, tokens, _ = q.shape
-        drop, rows = Dropout(dropout, seed, q.device), Rows(band, torch.promote_types(q.dtype, torch.float32))
+        rows, drop = Rows(band, torch.promote_types(q.dtype, torch.float32)), Dropout(dropout, seed, q.device)
         out = v.new_empty((batch, rows.whole, heads, v.shape[-1]), dtype=rows.dtype).transpose(1, 2)
         lse = q.new_empty((batch, heads, rows.whole, 1), dtype=rows.dtype)
-        room = q.new_empty((band.step, band.block, band.span), dtype=rows.dtype)
+        room = q.new_empty((band.step, band.span, band.block), dtype=rows.dtype)  # keys first: the faster product
         q_room, k_room, v_room = rows.room(q, 0, 0), rows.room(k), rows.room(v)
-        for row, group, mine in _shares(batch, heads, k.shape[1]):
+        for row, group, mine in shares(batch, heads, k.shape[1]):
             keys = band.around(rows.fill(k_room, k[row, group], scale * LOG2E))
             values = band.around(rows.fill(v_room, v[row, group]))
             for head in mine:
                 queries = band.cut(rows.fill(q_room, q[row, head], left=0))
                 o, l2 = band.cut(out[row, head]), band.cut(lse[row, head])
                 for i, j in band.chunks():
-                    x, _ = logits(queries[i:j], keys[i:j], softcap, room[: j - i])
-                    band.forbid(x, row, i)
-                    p, total, l2[i:j] = softmax(x)
+                    x = torch.bmm(keys[i:j], queries[i:j].mT, out=room[: j - i])
+                    capped(x, softcap)
+                    band.forbid(x.mT, row, i)
+                    p, total, log_sum = softmax(x, dim=1)
                     kept = drop.like(p)
                     p = p if kept is None else p.mul_(kept)
-                    torch.div(torch.bmm(p, values[i:j]), total, out=o[i:j])
+                    torch.div(torch.bmm(p.mT, values[i:j]), total.mT, out=o[i:j])
+                    l2[i:j] = log_sum.mT
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.how = band, scale, softcap, dropout, seed
         ctx.set_materialize_grads(False)
@@ -88,51 +88,49 @@ class _Windowed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (q, k, v, out, lse), (band, scale, softcap, dropout, seed) = ctx.saved_tensors, ctx.how
         batch, heads, tokens, _ = q.shape
-        drop, rows, margin = Dropout(dropout, seed, q.device), Rows(band, lse.dtype), band.span - band.block
+        rows, drop = Rows(band, lse.dtype), Dropout(dropout, seed, q.device)
+        margin, room = band.span - band.block, q.new_empty((band.step, band.block, band.span), dtype=lse.dtype)
         do = torch.zeros_like(out[:, :, :tokens]) if grads[0] is None else grads[0]
-        delta = (do * out[:, :, :tokens]).sum(-1, keepdim=True)
-        delta = F.pad(delta if grads[1] is None else delta - grads[1], (0, 0, 0, rows.whole - tokens))
         dq, dk, dv = _laid_as(q, rows.whole, rows.dtype), torch.empty_like(k), torch.empty_like(v)
         k_room, v_room, dk_room, dv_room = (rows.room(x) for x in (k, v, k, v))
-        q_room, do_room = rows.room(q, margin, margin), rows.room(do, margin, margin)
+        q_room, do_room, lse_room = rows.room(q, margin, margin), rows.room(do, margin, margin), rows.room(lse, 0, 0)
         ps, dxs = Strip(band, k_room), Strip(band, k_room)
-        ends = band.blocks + margin // band.block  # how many blocks of keys there are
-        for row, group, mine in _shares(batch, heads, k.shape[1]):
+        first, last = band.before // band.block, band.before // band.block + band.blocks  # blocks of real keys
+        for row, group, mine in shares(batch, heads, k.shape[1]):
             keys = band.around(rows.fill(k_room, k[row, group], scale * LOG2E))
             values = band.around(rows.fill(v_room, v[row, group]))
             for head in mine:
                 q_all, do_all = (rows.fill(r, x[row, head], left=margin) for r, x in ((q_room, q), (do_room, do)))
                 queries, dos = (band.cut(x[margin : margin + rows.whole]) for x in (q_all, do_all))
                 sides = (ps, band.around(do_all), band.cut(dv_room)), (dxs, band.around(q_all), band.cut(dk_room))
-                ls, deltas, dqs = (band.cut(x[row, head]) for x in (lse, delta, dq))
-                for i in range(0, ends, band.step):
+                ls, os, dqs = (band.cut(x[row, head]) for x in (lse, out, dq))
+                deltas = (dos * os).sum(-1, keepdim=True)
+                if grads[1] is not None:
+                    deltas -= band.cut(rows.fill(lse_room, grads[1][row, head], left=0))
+                for i in range(0, last, band.step):
                     j = min(i + band.step, band.blocks)
-                    p, dx = (strip.next(max(0, j - i), begin=i == 0) for strip in (ps, dxs))
+                    p, dx = (strip.roll(i == 0, max(0, j - i)) for strip in (ps, dxs))
                     if i < j:
-                        _, slope = logits(queries[i:j], keys[i:j], softcap, p)
-                        band.forbid(p, row, i)
-                        kept = drop.like(p.sub_(ls[i:j]).exp2_())
-                        torch.bmm(dos[i:j], values[i:j].transpose(1, 2), out=dx)
-                        dx = dx if kept is None else dx.mul_(kept)
-                        dx.sub_(deltas[i:j]).mul_(p)
+                        x = torch.bmm(queries[i:j], keys[i:j].mT, out=room[: j - i])
+                        slope = capped(x, softcap)
+                        band.forbid(x, row, i)
+                        torch.exp2(x.sub_(ls[i:j]), out=p)
+                        kept = drop.like(p)
+                        dp = torch.bmm(dos[i:j], values[i:j].mT, out=x)
+                        dp = dp if kept is None else dp.mul_(kept)
+                        torch.mul(dp.sub_(deltas[i:j]), p, out=dx)
                         dx = dx if slope is None else dx.mul_(slope)
                         p = p if kept is None else p.mul_(kept)
                         torch.mul(torch.bmm(dx, keys[i:j]), 1 / LOG2E, out=dqs[i:j])
-                    end = min(i + band.step, ends)
-                    for strip, around, into in sides:
-                        found, beside = strip.by_keys(end - i).transpose(1, 2), around[i:end]
-                        torch.bmm(found, beside, out=into[i:end]) if head == mine[0] else into[i:end].baddbmm_(
-                            found, beside
-                        )
+                    a, b = max(i, first), min(i + band.step, last)
+                    for strip, around, total in sides:
+                        if a < b and head == mine[0]:
+                            torch.bmm(strip.by_keys(a - i, b - i).mT, around[a:b], out=total[a:b])
+                        elif a < b:
+                            total[a:b].baddbmm_(strip.by_keys(a - i, b - i).mT, around[a:b])
             place = slice(band.before, band.before + tokens)
             dk[row, group], dv[row, group] = dk_room[place].mul_(scale), dv_room[place]
         return dq[:, :, :tokens].to(q.dtype), dk, dv, None, None, None, None, None
-
-
-def _shares(batch: int, heads: int, groups: int) -> Iterator[tuple[int, int, range]]:
-    """Each row's groups, and the query heads that share them."""
-    each = heads // groups
-    return ((row, group, range(group * each, (group + 1) * each)) for row in range(batch) for group in range(groups))
 
 
 def _laid_as(x: Tensor, tokens: int, dtype: torch.dtype) -> Tensor:
