@@ -74,9 +74,9 @@ class _Windowed(torch.autograd.Function):
                     capped(x, softcap)
                     band.forbid(x.mT, row, i)
                     p, total, log_sum = softmax(x, dim=1)
-                    kept = drop.like(p)
+                    p, kept = p.mT, drop.like(p.mT)
                     p = p if kept is None else p.mul_(kept)
-                    torch.div(torch.bmm(p.mT, values[i:j]), total.mT, out=o[i:j])
+                    torch.div(torch.bmm(p, values[i:j]), total.mT, out=o[i:j])
                     l2[i:j] = log_sum.mT
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.how = band, scale, softcap, dropout, seed
