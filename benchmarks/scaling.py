@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEADS, SHORTEST = 256, 4, 512
-# the definition of attention holds T² numbers a head, so it is not taken further than this
-LIMITS = {"attention (eager)": 4096}
+# the definition of attention and a Synthesizer hold T² numbers a head, so they are not taken further than this
+LIMITS = {"attention (eager)": 4096, "synthesizer": 4096, "random-synthesizer": 4096}
 BUDGET = 20.0  # seconds that the runs of one length may take
 
 
@@ -80,14 +80,16 @@ def measured(name: str, backward: bool, longest: int) -> list[dict[str, float]]:
     torch.manual_seed(0)
     eager = name == "attention (eager)"
     plain = "attention" if eager else name
+    longest = min(longest, LIMITS.get(name, longest))
+    made = mixer(plain, context=longest)
     try:
-        layer = mixer(plain)(WIDTH, HEADS, mask=Causal())
+        layer = made(WIDTH, HEADS, mask=Causal())
     except ConfigError:  # cannot be causal
-        layer = mixer(plain)(WIDTH, HEADS, mask=Full())
+        layer = made(WIDTH, HEADS, mask=Full())
     layer.train(backward)
     rows = []
     length = SHORTEST
-    while length <= min(longest, LIMITS.get(name, longest)):
+    while length <= longest:
         x = torch.randn(1, length, WIDTH, requires_grad=backward)
 
         def once(x: Any = x, length: int = length) -> float:

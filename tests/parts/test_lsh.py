@@ -8,8 +8,8 @@ import transformers as hf
 from tests.parts.mixers import check_padding, check_pattern, check_pieces, gradients, mixed, whole
 from transformers.models.reformer.modeling_reformer import LocalSelfAttention, LSHSelfAttention
 
-from cutaway.attention import Causal, Full, recording
-from cutaway.attention.chunks import Chunks
+from cutaway.attention import Causal, Full, Window, backend, recording
+from cutaway.attention.chunks import Chunks, Ring
 from cutaway.errors import ConfigError
 from cutaway.parts import ALiBi, Attention, Context, LSHAttention, Rotary, State
 
@@ -166,7 +166,7 @@ def test_hashes_are_random_in_training_and_fixed_in_evaluation():
 def test_local_attention_is_attention_under_a_mask(causal, tokens):
     config = hf.ReformerConfig(**CONFIG, attn_layers=["local"], local_attn_chunk_length=8, is_decoder=causal)
     theirs = LocalSelfAttention(config, 0).eval().double()
-    mask = Causal() & Chunks(8) if causal else Chunks(8, wraps=True)
+    mask = Causal() & Chunks(8) if causal else Ring(8)
     ours = Attention(32, 4, mask=mask).double()
     with torch.no_grad():
         for a, b in ((ours.q, theirs.query), (ours.k, theirs.key), (ours.v, theirs.value)):
@@ -178,8 +178,25 @@ def test_local_attention_is_attention_under_a_mask(causal, tokens):
 
 def test_chunks_draw_themselves():
     assert str(Causal() & Chunks(2)) == "█···\n██··\n███·\n████"
-    assert str(Chunks(1, 1, 0, wraps=True)) == "█··█\n██··\n·██·\n··██"
+    assert str(Ring(1)) == "█··█\n██··\n·██·\n··██"
     assert (Causal() & Chunks(64, 2)).window == 3 * 64
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 8, 9, 100, 257])
+@pytest.mark.parametrize("around", [(1, 0), (2, 1), (0, 0)])
+def test_chunks_have_the_fast_way_of_a_window(tokens, around):
+    """The same pattern by blocks as by a dense matrix, gradients too."""
+    chunks = Chunks(8, *around)
+    layer = Attention(16, 2, mask=chunks & Window(chunks.window)).double()
+    x, found = torch.randn(2, tokens, 16, dtype=torch.float64, requires_grad=True), []
+    for way, mask in (("sparse", layer.mask), ("eager", layer.mask), ("eager", chunks)):
+        layer.mask = mask
+        with backend(way):
+            out = layer(x, whole(tokens))
+        found.append([out, *gradients(out.square().sum(), [x])])
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_what_it_cannot_do_is_refused():

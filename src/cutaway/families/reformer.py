@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import nn
 
-from cutaway.attention import Causal, Full
-from cutaway.attention.chunks import Chunks
+from cutaway.attention import Causal, Full, Window
+from cutaway.attention.chunks import Chunks, Ring
 from cutaway.errors import ConfigError
 from cutaway.families.names import architecture, class_heads, modules
 from cutaway.families.sizes import Checked
@@ -119,7 +119,8 @@ def compose(
     position = position or (lambda causal: Positions([axial(s)], limit=longest(s)))
     feedforward = feedforward or (lambda: FeedForward(s.width, s.hidden, s.act, dropout=s.dropout))
     place, reach = position(s.causal), Causal() if s.causal else Full()
-    near = reach & Chunks(s.local_chunk, s.local_before or 0, s.local_after or 0, wraps=not s.causal)
+    around = s.local_chunk, s.local_before or 0, s.local_after or 0
+    near = reach & Chunks(*around) & Window(Chunks(*around).window) if s.causal else Ring(*around)
     hashed = partial(
         LSHAttention,
         chunk=s.lsh_chunk,
