@@ -30,6 +30,8 @@ FAMILIES = {
     "linear": ("linear_transformer", "decoder"),
     "performer": ("performer", "decoder"),
     "performer-relu": ("performer", "ReLU features"),
+    "transformerxl": ("transformerxl", "as published"),
+    "xlnet": ("xlnet", "from left to right"),
     "synthesizer": ("synthesizer", "all of them"),
     "synthesizer-both": ("synthesizer", "encoder-decoder"),
 }

@@ -11,7 +11,7 @@ from cutaway.parts.state import KV, State
 NAMES = [
     "llama", "mistral", "gpt2", "t5", "flan", "mamba", "mamba2", "gptneox", "mpt", "bloom", "qwen2", "qwen3", "gemma2", "gpt",
     "bart", "mbart", "marian", "pegasus",
-    "linear", "performer", "performer-relu", "synthesizer", "synthesizer-both",
+    "transformerxl", "xlnet", "linear", "performer", "performer-relu", "synthesizer", "synthesizer-both",
 ]  # fmt: skip
 
 

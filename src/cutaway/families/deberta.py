@@ -21,10 +21,12 @@ from cutaway.layout import Rule, split_heads
 from cutaway.parts import (
     Attention,
     Block,
+    Disentangled,
     Dropout,
     Embedding,
     FeedForward,
     LayerNorm,
+    LayerPositions,
     LearnedPositions,
     MakeFeedForward,
     MakeMixer,
@@ -32,12 +34,11 @@ from cutaway.parts import (
     MakePosition,
     Model,
     PostNorm,
+    RelativeTable,
     Segments,
     Stack,
     initialise,
 )
-from cutaway.parts.disentangled import Disentangled, RelativeTable
-from cutaway.parts.relative import LayerPositions
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def compose(
         attend, feed = PostNorm(attention(), norm(), s.dropout), PostNorm(feedforward(), norm(), s.dropout)
         return make(attention=attend, feedforward=feed)
 
-    blocks = [block(Block) for _ in range(s.layers - 1)] + [block(shared.last_block(s))]
+    blocks = [block(Block) for _ in range(s.layers - 1)] + [block(shared.last_block(s, own=not (position or mixer)))]
     stack = Stack(Embedding(s.vocab, s.width, steps=steps), blocks)
     head, limit = shared.heads(s, stack.embedding.tokens), s.context if s.head == shared.ENHANCED else place.limit
     model = Model(stack, head, causal=False, max_positions=limit)

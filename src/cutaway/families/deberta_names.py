@@ -13,8 +13,7 @@ from cutaway.errors import ConfigError
 from cutaway.families.names import POOLED, bert_body, class_heads, masked_head, modules
 from cutaway.keys import Keys, faithful, labelled, published
 from cutaway.layout import Rule, ignore
-from cutaway.parts import Block, LearnedPositions, MaskedTransform, Pooler, encoder_head
-from cutaway.parts.streams import EnhancedDecoder
+from cutaway.parts import Block, EnhancedDecoder, LearnedPositions, MaskedTransform, Pooler, encoder_head
 
 CONFIG = {
     "vocab": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
@@ -97,10 +96,12 @@ def heads(s: Any, tokens: nn.Embedding) -> nn.Module | None:
     )
 
 
-def last_block(s: Any) -> Callable[..., nn.Module]:
-    """How the last block is made: with the enhanced mask decoder, it runs twice."""
+def last_block(s: Any, own: bool) -> Callable[..., nn.Module]:
+    """How the last block is made: with the enhanced mask decoder, it runs twice. `own`: by the family's own attention."""
     if s.head != ENHANCED:
         return Block
+    if not own:
+        raise ConfigError(f"head={ENHANCED!r} goes with the family's own attention and positions; swap neither")
     if s.absolute:
         raise ConfigError(
             f"head={ENHANCED!r} brings in absolute positions after the layers; this model has them before"

@@ -25,25 +25,27 @@ from cutaway.keys import Keys
 from cutaway.layout import Rule
 from cutaway.parts import (
     Attention,
+    Beside,
     Block,
+    Disentangled,
     Dropout,
     Embedding,
     FeedForward,
     LayerNorm,
+    LayerPositions,
     LearnedPositions,
     MakeFeedForward,
     MakeMixer,
     MakeNorm,
     MakePosition,
     Model,
+    NGrams,
     PostNorm,
+    RelativeTable,
     Segments,
     Stack,
     initialise,
 )
-from cutaway.parts.disentangled import Disentangled, RelativeTable
-from cutaway.parts.ngrams import Beside, NGrams
-from cutaway.parts.relative import LayerPositions
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def compose(
         attend, feed = PostNorm(attention(), norm(), s.dropout), PostNorm(feedforward(), norm(), s.dropout)
         return make(attention=attend, feedforward=feed)
 
-    makes = [Block] * (s.layers - 1) + [shared.last_block(s)]
+    makes = [Block] * (s.layers - 1) + [shared.last_block(s, own=not (position or mixer))]
     if s.kernel is not None:
         if makes[0] is not Block:
             raise ConfigError("the only block cannot be both beside a convolution and the enhanced mask decoder")

@@ -22,11 +22,16 @@ from cutaway.families.sizes import Checked
 from cutaway.keys import Keys, faithful, labelled, published
 from cutaway.layout import Rule, ignore, split, tied
 from cutaway.parts import (
+    AdaptiveEmbedding,
+    AdaptiveSoftmax,
+    AdaptiveTokens,
     Block,
+    Distances,
     Dropout,
     FeedForward,
     Last,
     LayerNorm,
+    LayerPositions,
     MakeFeedForward,
     MakeMixer,
     MakeNorm,
@@ -34,15 +39,15 @@ from cutaway.parts import (
     Model,
     PostNorm,
     PreNorm,
+    Recall,
+    RecurrentAttention,
+    RelativeScores,
     SequenceHead,
     Stack,
     choose_head,
     initialise,
 )
-from cutaway.parts.adaptive import AdaptiveEmbedding, AdaptiveSoftmax, AdaptiveTokens
-from cutaway.parts.relative import LayerPositions
-from cutaway.parts.relative_shift import Distances, Recall, RelativeScores, vectors
-from cutaway.parts.segments_memory import RecurrentAttention
+from cutaway.parts.relative_shift import vectors
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,8 @@ def weights(s: Sizes) -> list[Rule]:
         if s.shared_biases:
             shared = f"stack.blocks.0.attention.inner.score_bias.{ours}"
             rules.append(Rule(f"{body}{theirs}", shared))
-            rules += [tied(f"{body}layers.{i}.dec_attn.{theirs}", shared) for i in range(s.layers)]
+            # written in every layer too: the reference draws afresh what it misses there
+            rules += [Rule(f"{body}layers.{i}.dec_attn.{theirs}", shared) for i in range(s.layers)]
         else:
             rules.append(Rule(f"{layer}.dec_attn.{theirs}", f"{bias}.{ours}"))
     if s.head != "lm":

@@ -23,27 +23,31 @@ from cutaway.ops import by_head
 from cutaway.parts import (
     Attention,
     Block,
+    Distances,
     Dropout,
     Embedding,
     FeedForward,
+    First,
     LanguageHead,
+    Last,
     LayerNorm,
+    LayerPositions,
     MakeFeedForward,
     MakeMixer,
     MakeNorm,
     MakePosition,
     Mean,
+    PermutedModel,
+    Pooler,
     PostNorm,
+    Recall,
+    RelativeScores,
     SequenceHead,
     Stack,
     TokenHead,
     choose_head,
     initialise,
 )
-from cutaway.parts.permuted import PermutedModel
-from cutaway.parts.pool import First, Last, Pooler
-from cutaway.parts.relative import LayerPositions
-from cutaway.parts.relative_shift import Distances, Recall, RelativeScores
 
 
 @dataclass(frozen=True)

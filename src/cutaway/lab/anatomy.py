@@ -55,7 +55,7 @@ def _stack(stack: Stack) -> Words:
     aspects = [_block(block) for block in blocks]
     for name in dict.fromkeys(name for block in aspects for name in block):
         found[name] = _where([block.get(name, "none") for block in aspects])
-    found["last norm"] = "none" if stack.norm is None else describe(stack.norm)
+    found["last norm"] = "none" if isinstance(stack.norm, parts.Dropout | None) else describe(stack.norm)
     return found
 
 
@@ -200,6 +200,18 @@ def _rotary(part: Any) -> str:
     return f"rotary (base {part.base:,.10g}{scaled})"
 
 
+def _disentangled(part: Any) -> str:
+    names = {"content to position": part.c2p, "position to content": part.p2c}
+    said = " and ".join(name for name, there in names.items() if there) or "nothing of position"
+    far = f" up to {part.table.max_distance:,}" if part.table.max_distance else ""
+    return f"{said}, {part.table.span:,} distances{far} to each side"
+
+
+def _relative(part: Any) -> str:
+    clamp = "" if part.distances.clamp is None else f" up to {part.distances.clamp:,}"
+    return f"relative positions{clamp} (u, v){', relative segments' if part.segments is not None else ''}"
+
+
 _SPECIAL: dict[type, Callable[[Any], str]] = {
     Attention: lambda part: "; ".join(filter(None, _attention(part).values())),
     parts.FeedForward: _feedforward,
@@ -209,6 +221,10 @@ _SPECIAL: dict[type, Callable[[Any], str]] = {
     parts.StdNorm: _norm,
     parts.LanguageHead: _language_head,
     parts.Rotary: _rotary,
+    parts.AdaptiveSoftmax: lambda part: f"vocabulary; adaptive, of {len(part.clusters)} clusters",
+    parts.Disentangled: _disentangled,
+    parts.NGrams: lambda part: f"convolution over {part.conv.kernel_size[0]} neighbours",
+    parts.RelativeScores: _relative,
     parts.LearnedPositions: lambda part: f"{part.count:,} learned positions",
     parts.SinusoidalPositions: lambda part: "sinusoidal positions",
     parts.Segments: lambda part: f"{part.weight.shape[0]} segments",

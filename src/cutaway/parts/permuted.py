@@ -19,6 +19,7 @@ from cutaway.axes import Bool, Int
 from cutaway.errors import ConfigError
 from cutaway.parts.call import check
 from cutaway.parts.model import Model, Stack
+from cutaway.parts.relative_shift import RelativeScores
 from cutaway.parts.state import State
 from cutaway.parts.streams import with_queries
 
@@ -33,8 +34,8 @@ class PermutedModel(Model):
     def permuted(
         self,
         ids: Int[Tensor, "b t"],
-        order: Int[Tensor, "b t"],
-        targets: Int[Tensor, "b p"],
+        order: Int[Tensor, "..."],
+        targets: Int[Tensor, "..."],
         padding: Bool[Tensor, "b t"] | None = None,
         *,
         segments: Int[Tensor, "#b t"] | None = None,
@@ -43,19 +44,25 @@ class PermutedModel(Model):
         """What the head says of `targets` (B, P, ...), each guessed from the tokens before it in `order`.
 
         Args:
-            order: the place of each token in the order of guessing. Tokens with the same place see each other and do
-                not guess one another: all that is given may have place 0.
-            targets: columns of `ids` to guess. The token that stands there is not looked at; any will do.
+            order: (B, T), the place of each token in the order of guessing. Tokens with the same place see each other
+                and do not guess one another: all that is given may have place 0.
+            targets: (B, P), columns of `ids` to guess. The token that stands there is not looked at; any will do.
             padding, segments, state: as for a call. What came before is seen by all.
 
         A target that nothing comes before sees nothing, and attention gives zeros. Memory and time are those of a text
         of T + P tokens.
 
         Raises:
-            ConfigError: shapes that do not fit, targets that are no columns, or a model that reads from left to right.
+            ConfigError: shapes that do not fit, targets that are no columns, or a model that reads from left to right or
+                whose attention or positions were swapped.
         """
         if self.causal:
             raise ConfigError("a model that reads from left to right guesses in that order only")
+        biases = [getattr(block.attention.inner, "score_bias", None) for block in self.stack.blocks]  # type: ignore[union-attr]
+        if not all(isinstance(bias, RelativeScores) for bias in biases):
+            raise ConfigError(
+                "guesses in any order go with XLNet's own attention and positions, which were swapped here"
+            )
         if order.shape != ids.shape or targets.ndim != 2 or len(targets) != len(ids):
             given = f"{tuple(order.shape)} and {tuple(targets.shape)}"
             raise ConfigError(f"order is (B, T) and targets are (B, P), not {given} beside ids {tuple(ids.shape)}")

@@ -8,11 +8,13 @@ kept in a cache. What they stand for says `places`, which relative positions go 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from cutaway.attention import Implied, Recorded
+from cutaway.attention.record import listening
 from cutaway.axes import Bool, Float, Int
 from cutaway.parts.context import Context
 from cutaway.parts.position import LearnedPositions
@@ -75,11 +77,26 @@ class EnhancedDecoder(Block):
         self.positions = positions
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
-        both = with_queries(ctx, ctx.pos.expand(x.shape[0], -1))
+        both, trace = with_queries(ctx, ctx.pos.expand(x.shape[0], -1)), listening()
+        known = 0 if trace is None else len(trace)
         queries = self.positions(x, ctx)
         for _ in range(self.times):
             out = torch.cat([x, queries], 1)
             for name in self.sublayers:
                 out = self.get_submodule(name)(out, both.enter(name))
             queries = out[:, x.shape[1] :]
+        if trace is not None:
+            trace.records[known:] = [_of_queries(record, x.shape[1], ctx) for record in trace.records[known:]]
         return queries
+
+
+def _of_queries(record: Recorded | Implied, tokens: int, ctx: Context) -> Recorded | Implied:
+    """What was recorded of queries behind the text, without the text's own rows: who looks is as long as what is seen."""
+    if not isinstance(record, Recorded):
+        return record
+    old = record.scores
+    bias = None if old.bias is None else old.bias.expand(*old.q.shape[:3], old.k.shape[2])[:, :, tokens:, :tokens]
+    seen = replace(
+        old, q=old.q[:, :, tokens:], k=old.k[:, :, :tokens], bias=bias, q_pos=ctx.pos, k_pos=ctx.pos, memo={}
+    )
+    return replace(record, scores=seen, v=record.v[:, :, :tokens])
