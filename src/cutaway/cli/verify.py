@@ -61,6 +61,8 @@ def _show(report: Report) -> None:
         columns.append("yardstick>")
         rows = [[*cells, f"{row.yardstick:.1e}"] for cells, row in zip(rows, report.rows, strict=True)]
     table(*columns, rows=rows)
+    if report.note is not None:
+        out.print(f"({report.note})", soft_wrap=True)
     if report.greedy_tokens_equal is not None and report.ours is not None and report.theirs is not None:
         same = next((i for i, (a, b) in enumerate(zip(report.ours, report.theirs, strict=True)) if a != b), None)
         count = len(report.ours)

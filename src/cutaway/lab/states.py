@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cutaway.errors import CutawayError
-from cutaway.parts import EmbeddingHead, EncoderDecoder, LanguageHead, Model, ReversibleStack, Stack
+from cutaway.parts import EmbeddingHead, EncoderDecoder, LanguageHead, Model, ReversibleStack, Stack, TokenHead
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,23 @@ def compare(
         ours, theirs: the same model, in the same dtype, here and in `transformers`.
         ids: (1, T); an encoder-decoder reads them on both sides.
 
+    Where the peer gives other hidden states than there are here (one more, or of a text that it pads), there is the
+    output's row alone.
+
     Raises:
-        CutawayError: the two do not have as many hidden states, or not of the same shape.
+        CutawayError: the two do not have outputs of the same shape.
     """
-    mine, peer = _our_states(ours, ids), their_states(ours, theirs, ids)
-    if [t.shape for t in mine.values()] != [t.shape for t in peer]:
+    mine, peer = list(_our_states(ours, ids).items()), their_states(ours, theirs, ids)
+    if mine[-1][1].shape != peer[-1].shape:
         raise CutawayError(
-            f"not the same model: {[tuple(t.shape) for t in mine.values()]} here, {[tuple(t.shape) for t in peer]} there"
+            f"not the same model: the output is {tuple(mine[-1][1].shape)} here, {tuple(peer[-1].shape)} there"
         )
+    alike = [a.shape for _, a in mine] == [b.shape for b in peer]
     rows = []
-    for i, (name, a) in enumerate(mine.items()):
-        yardstick = None if exact is None else _relative(peer[i], exact[i])
-        rows.append(Row(name, _absolute(a, peer[i]), _relative(a, peer[i]), yardstick))
+    for i in range(0 if alike else -1, len(mine) if alike else 0):
+        (name, a), b = mine[i], peer[i]
+        yardstick = None if exact is None else _relative(b, exact[i])
+        rows.append(Row(name, _absolute(a, b), _relative(a, b), yardstick))
     return tuple(rows), peer
 
 
@@ -106,11 +112,23 @@ def their_states(ours: Model | EncoderDecoder, theirs: Any, ids: Tensor) -> list
     if isinstance(ours, EncoderDecoder):
         out = theirs(input_ids=ids, decoder_input_ids=ids, output_hidden_states=True)
         return [*out.encoder_hidden_states, *out.decoder_hidden_states, _their_output(ours, out)]
-    out = theirs(input_ids=ids, output_hidden_states=True)
+    out = theirs(input_ids=ids, output_hidden_states=True, **_plainly(ours, theirs, ids))
     states = out.hidden_states
-    if theirs.config.model_type in ("mamba", "mamba2"):  # no embeddings, but the last block without its norm and with it
+    if theirs.config.model_type in (
+        "mamba",
+        "mamba2",
+    ):  # no embeddings, but the last block without its norm and with it
         states = [theirs.get_input_embeddings()(ids), *states[:-2], states[-1]]
     return [*states, _their_output(ours, out)]
+
+
+def _plainly(ours: Model, theirs: Any, ids: Tensor) -> dict[str, Tensor]:
+    """What keeps a peer's heads for questions from guessing by separators which tokens are the question's."""
+    none = torch.zeros_like(ids)
+    segments = {"token_type_ids": none} if ours.stack.segments > 1 else {}
+    spans = isinstance(ours.head, TokenHead) and hasattr(theirs, "qa_outputs")
+    takes = "global_attention_mask" in signature(theirs.forward).parameters
+    return {**segments, **({"global_attention_mask": none} if spans and takes else {})}
 
 
 def _their_output(ours: Model | EncoderDecoder, out: Any) -> Tensor:

@@ -39,6 +39,7 @@ PEERS = {
     "discriminator": "AutoModelForPreTraining",
 }
 INSTALL = "type, in cutaway's own folder: pip install -e '.[verify]'"
+OUTPUT_ALONE = "transformers gives other hidden states than these layers have, so the output alone is compared"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -66,6 +67,11 @@ class Report:
         """Whether both continue the text with the same tokens."""
         return None if self.ours is None else self.ours == self.theirs
 
+    @property
+    def note(self) -> str | None:
+        """What could not be compared."""
+        return OUTPUT_ALONE if len(self.rows) == 1 else None
+
     def json(self) -> dict[str, Any]:
         """The report as plain data."""
         return {
@@ -73,6 +79,7 @@ class Report:
             "max_rel_error": self.max_rel_error,
             "greedy_tokens_equal": self.greedy_tokens_equal,
             "rows": [vars(row) for row in self.rows],
+            "note": self.note,
         }
 
 
