@@ -28,6 +28,8 @@ SMALL = {
     "qwen": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 32, "head_width": 8},
     "gemma2": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 32, "head_width": 8},
     "roberta": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
+    "longformer": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "windows": (4, 6)},
+    "bigbird": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "block": 1, "random": 1},
     "distilbert": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "electra": {"vocab": 40, "table_width": 8, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "albert": {"vocab": 40, "table_width": 8, "width": 16, "layers": 3, "groups": 2, "heads": 2, "hidden": 32},
@@ -40,6 +42,9 @@ SMALL = {
     },
     "xlnet": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32},
     "mamba": {"vocab": 40, "width": 16, "layers": 2, "state": 4},
+    "s4": {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "hidden": 32, "state": 4},
+    "recurrent": {"vocab": 40, "width": 16, "layers": 2},
+    "seq2seq": {"vocab": 40, "width": 16, "layers": 2, "hidden": 8},
     "mamba2": {"vocab": 40, "width": 16, "layers": 2, "state": 4, "head_width": 8},
     "reformer": {
         "vocab": 40, "width": 16, "layers": 2, "heads": 2, "head_width": 8, "hidden": 32, "grid": (4, 4),
@@ -93,7 +98,7 @@ def test_a_size_tells_its_kind(tmp_path: Path) -> None:
         ({"wings": 2}, "no size 'wings'"),
         ({"layers": True}, "layers cannot be True"),
         ({"eps": float("nan")}, "eps cannot be nan"),
-        ({"layers": 10**6}, "layers is described as 1000000"),
+        ({"layers": 9999}, "layers is described as 9999"),
         ({"hidden": 31}, "shape"),
         ({"heads": 3}, "heads|head"),
     ]:

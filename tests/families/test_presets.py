@@ -6,7 +6,10 @@ import torch
 from cutaway import families
 from cutaway.errors import ConfigError, SourceError
 
-PRESETS = [(name, preset) for name in families.FAMILIES for preset in families.get(name).PRESETS]
+UNCOUNTED = ("recurrent", "seq2seq", "s4")  # architectures whose papers give no count of these very models
+PRESETS = [
+    (name, preset) for name in families.FAMILIES if name not in UNCOUNTED for preset in families.get(name).PRESETS
+]
 # Brown et al. 2020, table D.1, in millions; the weights were never published
 GPT3 = {
     "gpt3-125m": 125,
