@@ -30,6 +30,8 @@ MODERNBERT = {
 }  # fmt: skip
 DEBERTA = {**BERT, "relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False}
 DEBERTA_V2 = {**DEBERTA, "position_buckets": 6, "norm_rel_ebd": "layer_norm", "share_att_key": True}
+LONGFORMER = {**ROBERTA, "attention_window": [4, 8]}
+BIGBIRD = {**BERT, "block_size": 1, "num_random_blocks": 1}
 XLNET = {"vocab_size": 96, "d_model": 32, "d_inner": 48, "n_layer": 2, "n_head": 4, "mem_len": None}
 GPT2 = {
     "vocab_size": 96,
@@ -131,6 +133,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta-sequence": ("RobertaForSequenceClassification", {**ROBERTA, "num_labels": 3}),
     "roberta-token": ("RobertaForTokenClassification", {**ROBERTA, "num_labels": 5}),
     "roberta-span": ("RobertaForQuestionAnswering", ROBERTA),
+    "longformer": ("LongformerModel", LONGFORMER),
+    "longformer-masked": ("LongformerForMaskedLM", LONGFORMER),
+    "longformer-sequence": ("LongformerForSequenceClassification", {**LONGFORMER, "num_labels": 3}),
+    "longformer-token": ("LongformerForTokenClassification", {**LONGFORMER, "num_labels": 5}),
+    "bigbird": ("BigBirdModel", BIGBIRD),
+    "bigbird-masked": ("BigBirdForMaskedLM", {**BIGBIRD, "attention_type": "original_full"}),
+    "bigbird-sequence": ("BigBirdForSequenceClassification", {**BIGBIRD, "num_labels": 3}),
+    "bigbird-token": ("BigBirdForTokenClassification", {**BIGBIRD, "num_labels": 5}),
     "xlm-roberta": ("XLMRobertaForMaskedLM", ROBERTA),
     "camembert": ("CamembertForMaskedLM", ROBERTA),
     "distilbert": ("DistilBertModel", DISTILBERT),

@@ -43,7 +43,7 @@ CHOICES: dict[str, Any] = {
     "width": SOME([8, 16]), "head_width": SOME([4, 8]), "hidden": SOME([8, 32, 64]), "start": st.integers(0, 2),
     "table_width": SOME([4, 16]), **dict.fromkeys(("head_act", "kernel_act"), SOME(["relu", "gelu"])), "distance": COUNTS,
     **dict.fromkeys(("memory", "clamp"), st.none() | COUNTS), "cutoffs": SOME([(), (10, 20)]), "div": SOME([1, 2]),
-    "buckets": SOME([4, 32]),
+    "buckets": SOME([4, 32]), "windows": SOME([(2,), (4,), (4, 6), (4, 4, 2)]), **dict.fromkeys(("block", "random"), COUNTS),
     **dict.fromkeys(("decoder_layers", "decoder_hidden", "window"), st.none() | COUNTS),
     "decoder_heads": SOME([None, 1, 2]),
     **dict.fromkeys(("expand", "state", "kernel"), COUNTS), "rank": st.none() | COUNTS,
@@ -72,8 +72,8 @@ HEADS = {
         ("gpt2", "llama", "gpt", "gptneox", "mpt", "bloom", "qwen", "gemma2"), ("lm", "sequence", "token", "none")
     ),
     **dict.fromkeys(
-        ("bert", "roberta", "distilbert", "albert", "modernbert", "deberta", "deberta_v2"),
-        ("none", "masked-lm", "sequence", "token", "span")
+        ("bert", "roberta", "distilbert", "albert", "modernbert", "deberta", "deberta_v2", "longformer", "bigbird"),
+        ("none", "masked-lm", "sequence", "token", "span"),
     ),
 }
 

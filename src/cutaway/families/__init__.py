@@ -34,17 +34,19 @@ FAMILIES = (
     "gemma2",
     "recurrent",
     "seq2seq",
-    "bart",
     "s4",
+    "bart",
+    "deberta",
+    "deberta_v2",
     "reformer",
     "linear_transformer",
     "performer",
     "linformer",
     "synthesizer",
-    "deberta",
-    "deberta_v2",
     "transformerxl",
     "xlnet",
+    "longformer",
+    "bigbird",
 )
 
 

@@ -3,6 +3,7 @@
 from cutaway.parts.adaptive import AdaptiveEmbedding, AdaptiveSoftmax, AdaptiveTokens
 from cutaway.parts.attention import Attention
 from cutaway.parts.axial import AxialPositions
+from cutaway.parts.block_sparse import BlockSparseAttention
 from cutaway.parts.clip import Clip
 from cutaway.parts.context import Context
 from cutaway.parts.convolution import CausalConvolution
@@ -22,6 +23,7 @@ from cutaway.parts.head import (
     encoder_head,
 )
 from cutaway.parts.linear_attention import EluPlusOne, LinearAttention
+from cutaway.parts.local_global import LocalGlobalAttention
 from cutaway.parts.lowrank import Along, LowRankAttention
 from cutaway.parts.lsh import LSHAttention
 from cutaway.parts.mamba import Mamba
@@ -55,6 +57,7 @@ __all__ = [
     "AxialPositions",
     "Beside",
     "Block",
+    "BlockSparseAttention",
     "Branch",
     "CausalConvolution",
     "Cells",
@@ -81,6 +84,7 @@ __all__ = [
     "LayerPositions",
     "LearnedPositions",
     "LinearAttention",
+    "LocalGlobalAttention",
     "LowRankAttention",
     "MakeFeedForward",
     "MakeMixer",

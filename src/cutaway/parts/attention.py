@@ -87,6 +87,14 @@ class Attention(nn.Module):
         self.scale = head_width**-0.5 if scale is None else scale
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        return self.out(self.mix(x, ctx).transpose(1, 2).flatten(2))
+
+    def pattern(self, ctx: Context) -> Mask:
+        """Who looks at whom in this call: always the same, but where lengths or marks decide (BigBird, Longformer)."""
+        return self.mask
+
+    def mix(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b h t e"]:
+        """What each head makes of the values, before the output projection."""
         q = self._heads(self.q(x))  # (B, H, Q, E)
         for step in self.q_steps:
             q = step(q, ctx)
@@ -96,7 +104,7 @@ class Attention(nn.Module):
             k,
             q_pos=ctx.pos,
             k_pos=k_pos,
-            mask=self.mask,
+            mask=self.pattern(ctx),
             bias=None if self.score_bias is None else self.score_bias(self, q, k, ctx, k_pos, owner),
             scale=self.scale,
             softcap=self.softcap,
@@ -107,8 +115,7 @@ class Attention(nn.Module):
             memo=ctx.memo,
         )
         note(ctx.site, "cross" if self.cross else "self", scores, v, cached=owner not in ("own", "memory"))
-        mixed = attend(scores, v, self.dropout if self.training else 0.0)  # (B, H, Q, E)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return attend(scores, v, self.dropout if self.training else 0.0)
 
     def _own(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor, object]:
         k, v = self._heads(self.k(x)), self._heads(self.v(x))  # (B, G, T, E)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import Tensor
 
 from cutaway.attention.scores import Packing
-from cutaway.axes import Float, Int
+from cutaway.axes import Bool, Float, Int
 
 if TYPE_CHECKING:
     from cutaway.parts.state import State
@@ -35,6 +35,7 @@ class Context:
     memory_pos: Int[Tensor, "#b s"] | None = None
     memory_packing: Packing = "none"
     segments: Int[Tensor, "#b q"] | None = None  # sentence A or B (BERT)
+    global_mask: Bool[Tensor, "#b q"] | None = None  # tokens that all look at, and that look at all (Longformer)
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # shared by one forward
 
     def enter(self, name: str) -> Context:

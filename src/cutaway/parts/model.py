@@ -11,6 +11,7 @@ from cutaway.errors import ConfigError
 from cutaway.parts.call import behind, check, check_padding, context, count, where_padding
 from cutaway.parts.context import Context
 from cutaway.parts.embedding import Embedding, Segments
+from cutaway.parts.local_global import mark
 from cutaway.parts.pool import pick_last
 from cutaway.parts.state import State
 
@@ -93,6 +94,7 @@ class Model(nn.Module):
         *,
         positions: Int[Tensor, "#b t"] | None = None,
         segments: Int[Tensor, "#b t"] | None = None,
+        global_mask: Bool[Tensor, "#b t"] | None = None,
         state: State | None = None,
         last: bool = False,
     ) -> Tensor:
@@ -103,6 +105,7 @@ class Model(nn.Module):
             positions: absolute positions; counted over the real tokens by default. Masks go by them and not by columns:
                 a causal model's token looks at all whose position is not above its own.
             segments: sentence A (0) or B (1) of each token, for models that tell them apart.
+            global_mask: True on tokens that all look at and that look at all, for models with global attention.
             state: what came before; is updated. `State(batch, capacity)` starts.
             last: only each row's last real token, whatever its position, (B, 1, ...): spares the head the others.
 
@@ -112,7 +115,7 @@ class Model(nn.Module):
 
         A call that is refused leaves the state as it was.
         """
-        x, ctx = self._states(ids, padding, positions, segments, state)
+        x, ctx = self._states(ids, padding, positions, segments, state, global_mask)
         if last:
             x = pick_last(x, ctx)[:, None]
         return x if self.head is None else self.head(x, ctx)
@@ -130,8 +133,10 @@ class Model(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         state: State | None = None,
+        global_mask: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
         ctx = self.stack.called(ids, padding, state, self.max_positions, positions, segments)
+        ctx = ctx if global_mask is None else mark(ctx, global_mask, self.stack)
         return self.stack(ids, ctx), ctx
 
 
@@ -164,20 +169,25 @@ class EncoderDecoder(nn.Module):
         source_padding: Bool[Tensor, "b s"] | None = None,
         target_padding: Bool[Tensor, "b t"] | None = None,
         *,
+        global_mask: Bool[Tensor, "#b s"] | None = None,
         state: State | None = None,
         last: bool = False,
     ) -> Tensor:
         """Both at once; arguments as for `Model`. Without a target it is the source, moved on by one behind `start`."""
-        memory = self.encode(source_ids, source_padding)
+        memory = self.encode(source_ids, source_padding, global_mask)
         if target_ids is None:
             target_ids, target_padding = behind(self.start, source_ids, source_padding), source_padding
         return self.decode(target_ids, memory, source_padding, target_padding, state=state, last=last)
 
     def encode(
-        self, source_ids: Int[Tensor, "b s"], source_padding: Bool[Tensor, "b s"] | None = None
+        self,
+        source_ids: Int[Tensor, "b s"],
+        source_padding: Bool[Tensor, "b s"] | None = None,
+        global_mask: Bool[Tensor, "#b s"] | None = None,
     ) -> Float[Tensor, "b s d"]:
         """The encoder's states, which the decoder looks at."""
         ctx = self.encoder.called(source_ids, source_padding, None, self.max_positions)
+        ctx = ctx if global_mask is None else mark(ctx, global_mask, self.encoder)
         return self.encoder(source_ids, ctx.enter("encoder"))
 
     def decode(
