@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cutaway.inspection import Picture, heads, heatmap, next_tokens, positions
+import cutaway
+from cutaway.inspection import Picture, heads, heatmap, inspect, next_tokens, positions
 from cutaway.inspection.codec import pack_patterns
 from cutaway.inspection.page import fragment
 from cutaway.inspection.patterns import pattern
@@ -205,3 +206,22 @@ def test_a_thousand_tokens_stay_usable(visit) -> None:
     assert "Tokens 100 to 199 of 1024" in page.locator(".notice").inner_text()
     page = visit(heatmap(causal(4, 8, 1024, 1024)))
     assert "largest weight of 2 × 2 tokens" in page.locator(".notice").inner_text()
+
+
+def test_negative_patterns_are_read_and_drawn_with_their_sign(visit) -> None:
+    seen = inspect(cutaway.build("s4-wikitext", vocab=60, width=32, layers=2, seed=0), ids=[5, 6, 7, 8])
+    page = visit(seen.picture)
+    assert "Blue is negative" in page.locator(".sentence").inner_text()
+    assert page.get_by_label("Group", exact=True).is_visible()
+    exact = seen.attention(0, 0)
+    q, k = next((q, k) for q in range(4) for k in range(4) if exact[q, k] < -0.01)
+    page.locator("canvas.matrix").focus()
+    for key, times in (("ArrowDown", q + 1), ("ArrowRight", k)):
+        for _ in range(times):
+            page.keyboard.press(key)
+    read = page.locator(".readout strong").inner_text()
+    assert float(read) == pytest.approx(exact[q, k], abs=0.02)
+    for scale in (1, 2):
+        page.get_by_label("Colour scale").select_option(index=scale)
+    page.get_by_role("tab", name="Head view").click()
+    page.wait_for_selector('path[stroke-dasharray="5 4"]')

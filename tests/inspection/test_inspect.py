@@ -1,5 +1,7 @@
 """`inspect` on whole models: the attention is the reference's, and looking changes nothing."""
 
+import base64
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +9,11 @@ import pytest
 import torch
 from tests.families.oracles import CASES, Case, counterpart, reference
 
+import cutaway
+from cutaway.attention import Causal, recording
 from cutaway.inspection import PictureError, inspect
+from cutaway.inspection.codec import pack_patterns
+from cutaway.parts import Attention
 
 IDS = torch.randint(3, 90, (13,), generator=torch.Generator().manual_seed(1))
 TARGET = torch.randint(3, 90, (9,), generator=torch.Generator().manual_seed(2))
@@ -146,3 +152,72 @@ def test_what_cannot_be_looked_into_says_so() -> None:
     body = counterpart(reference(next(case for case in CASES if case.name == "gpt2-body-alone")))
     with pytest.raises(PictureError, match="no language head"):
         inspect(body, ids=IDS).next_tokens()
+
+
+MIXED = {"vocab": 60, "width": 32, "layers": 4, "heads": 4, "seed": 0}
+
+
+def mixers(preset: str, **sizes):
+    return inspect(cutaway.build(preset, **sizes), ids=[5, 6, 7, 8, 9, 10])
+
+
+def test_channels_are_shown_in_groups_that_are_their_means():
+    seen = mixers("mamba-130m", vocab=60, width=32, layers=2, seed=0)
+    shown = seen.pattern()
+    assert len(shown.heads) == 16
+    assert shown.each == "group"
+    assert shown.note == "Each pattern is the mean over 4 of 64 channels."
+    model = cutaway.build("mamba-130m", vocab=60, width=32, layers=2, seed=0)
+    with torch.no_grad(), recording() as trace:
+        model(torch.tensor([[5, 6, 7, 8, 9, 10]]))
+    channels = trace["blocks.1.mixer"].weights()[0]  # (64, Q, K)
+    np.testing.assert_allclose(seen.attention(1, 2), channels[8:12].mean(0).numpy(), atol=1e-6)
+    with pytest.raises(PictureError, match="no group 16"):
+        seen.attention(0, 16)
+
+
+def test_negative_patterns_have_a_scale_to_both_sides(tmp_path):
+    seen = mixers("s4-wikitext", vocab=60, width=32, layers=2, seed=0)
+    (entry,) = pack_patterns(seen.patterns.values())
+    assert entry["signed"]
+    assert "Blue is negative" in entry["sentence"]
+    codes = np.frombuffer(zlib.decompress(base64.b64decode(entry["bytes"])), np.uint8).astype(float) - 128
+    found = (np.sign(codes) * (codes / 127) ** 2 * entry["high"]).reshape(2, 16, 6, 6)
+    exact = np.stack(list(seen.pattern()))
+    assert exact.min() < 0
+    assert not found[exact == 0].any()
+    np.testing.assert_allclose(found, exact, atol=entry["high"] / 100)
+    norm = seen.heatmap(layer=0, head=1).figure.axes[0].images[0].norm
+    assert norm(0.0) == 0.5
+    for name in ("x.png", "x.svg", "x.html"):
+        seen.save(tmp_path / name)
+    seen.heads(layer=1).save(tmp_path / "heads.png")
+
+
+def test_layers_of_different_kinds_make_one_picture(tmp_path):
+    """Attention of four heads beside 64 channels, beside layers that leave no pattern."""
+    seen = mixers("gpt2", mixer=["attention", "mamba"], **MIXED)
+    shown = seen.pattern()
+    assert (shown.layers, shown.heads, shown.each) == ((0, 1, 2, 3), (0, 1, 2, 3), "head")
+    assert shown.note == "Each pattern in layers 1, 3 is the mean over 16 of 64 channels."
+    np.testing.assert_allclose(seen.attention(2, 3).sum(-1), 1, atol=1e-5)
+    seen.save(tmp_path / "x.png")
+    some = mixers("gpt2", mixer=["attention", "lstm"], **MIXED)
+    assert some.pattern().layers == (0, 2)
+    some.save(tmp_path / "x.html")
+
+
+def test_a_layer_of_fewer_heads_leaves_the_others_empty():
+    model = cutaway.build("gpt2", **MIXED)
+    model.stack.blocks[1].attention.inner = Attention(32, 2, mask=Causal())
+    seen = inspect(model, ids=[5, 6, 7])
+    assert seen.pattern().heads == (0, 1, 2, 3)
+    assert not seen.attention(1, 2).any()
+    assert seen.attention(1, 1).any()
+    assert "each row sums to 1" in pack_patterns(seen.patterns.values())[0]["sentence"]
+
+
+def test_a_model_without_patterns_shows_what_it_predicts(tmp_path):
+    seen = mixers("lstm-small", vocab=60, width=16, seed=0)
+    assert '"view":"next"' in seen.save(tmp_path / "x.html").read_text()
+    seen.save(tmp_path / "x.png")

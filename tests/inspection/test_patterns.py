@@ -82,7 +82,7 @@ def test_the_code_keeps_small_weights_and_exact_ends() -> None:
     np.testing.assert_allclose(np.sqrt(found), np.sqrt(weights), atol=0.5 / 255 + 1e-6)
     assert found[0, 0, 0, 0] == 1
     assert found[0, 0, 0, 1] == 0
-    assert entry["proper"]
+    assert "each row sums to 1" in entry["sentence"]
 
 
 def test_weights_above_one_set_the_scale_for_all_layers() -> None:
@@ -90,7 +90,7 @@ def test_weights_above_one_set_the_scale_for_all_layers() -> None:
     weights[1] = 4.0
     (entry,) = pack_patterns([pattern(weights)])
     assert entry["high"] == 4
-    assert not entry["proper"]
+    assert "do not all sum" in entry["sentence"]
     np.testing.assert_allclose(unpack(entry), weights, atol=0.02)
 
 

@@ -108,7 +108,7 @@ def panel_of(array: np.ndarray, kind: Kind, name: str) -> dict[str, Any]:
                 "columns": columns,
                 "low": -reach,
                 "high": reach,
-                "bytes": deflate([encode(matrix, -reach, reach, root=False)]),
+                "bytes": deflate([encode(matrix, -reach, reach)]),
             }
         )
     return {"name": name, "sentence": _SENTENCES[kind] + note, "blocks": blocks, "curves": _lines(array, kind)}

@@ -12,7 +12,7 @@ import numpy as np
 
 from cutaway.inspection.codec import pack_patterns
 from cutaway.inspection.palette import FAINT, INK, PAPER, Theme, head_colour
-from cutaway.inspection.patterns import Pattern, pattern
+from cutaway.inspection.patterns import Pattern, pattern, scale_of
 from cutaway.inspection.picture import Picture
 
 if TYPE_CHECKING:
@@ -78,15 +78,17 @@ def _figure(shown: Pattern, title: str | None, theme: Theme) -> Figure:
     rows = max(queries, keys)
     figure = static.new_figure(7.2, max(3.0, 0.23 * rows + 1.5), theme)
     axes = figure.add_subplot()
-    high = max(1.0, float(weights.max()))
+    signed, high = scale_of([weights])
     for index, head in enumerate(shown.heads):
-        q, k = np.nonzero(weights[index] >= FAINTEST * high)
-        beside = (index - (len(shown.heads) - 1) / 2) * min(0.1, 0.65 / len(shown.heads))
-        ends = np.stack([np.stack([0.0 * q, q + beside], -1), np.stack([0.0 * k + 1, k + beside], -1)], axis=1)
-        colour = np.empty((len(q), 4))
-        colour[:, :3] = to_rgb(head_colour(head))
-        colour[:, 3] = weights[index, q, k] / high
-        axes.add_collection(LineCollection(list(ends), colors=colour, linewidths=1.7, capstyle="butt"))
+        for sign, style in ((1, "solid"), (-1, (0, (3, 2)))):
+            q, k = np.nonzero(sign * weights[index] >= FAINTEST * high)
+            beside = (index - (len(shown.heads) - 1) / 2) * min(0.1, 0.65 / len(shown.heads))
+            ends = np.stack([np.stack([0.0 * q, q + beside], -1), np.stack([0.0 * k + 1, k + beside], -1)], axis=1)
+            colour = np.empty((len(q), 4))
+            colour[:, :3] = to_rgb(head_colour(head))
+            colour[:, 3] = np.abs(weights[index, q, k]) / high
+            lines = LineCollection(list(ends), colors=colour, linewidths=1.7, linestyles=[style], capstyle="butt")
+            axes.add_collection(lines)
     for tokens, side, align in ((shown.q_tokens[:MOST], 0.0, "right"), (shown.k_tokens[:MOST], 1.0, "left")):
         for row, token in enumerate(tokens):
             text = axes.text(side + (0.02 if side else -0.02), row, "", ha=align, va="center")
@@ -95,6 +97,7 @@ def _figure(shown: Pattern, title: str | None, theme: Theme) -> Figure:
     axes.set_axis_off()
     _legend(axes, shown, theme)
     sentence = "Left = the token that looks, right = the token looked at; the stronger the line, the larger the weight."
+    sentence += " Dashed: negative." if signed else ""
     if max(len(shown.q_tokens), len(shown.k_tokens)) > MOST:
         sentence += f" First {MOST} tokens of {max(len(shown.q_tokens), len(shown.k_tokens))}."
     where = f"layer {shown.layers[0]}" + (" (of several)" if len(shown.layers) > 1 else "")
@@ -109,7 +112,7 @@ def _legend(axes: Axes, shown: Pattern, theme: Theme) -> None:
     legend = axes.legend(
         chips,
         [str(head) for head in shown.heads],
-        title="head",
+        title=shown.each,
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
         ncols=min(16, len(chips)),

@@ -10,7 +10,7 @@ import numpy as np
 
 from cutaway.inspection.codec import pack_patterns, pool
 from cutaway.inspection.palette import FAINT, INK, RULE, Theme
-from cutaway.inspection.patterns import Pattern, pattern, reading, sums_to_one
+from cutaway.inspection.patterns import Pattern, pattern, reading, scale_of, sums_to_one
 from cutaway.inspection.picture import Picture
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def picture_of(shown: Pattern, title: str | None = None) -> Picture:
 def _name(shown: Pattern) -> str:
     layers, heads = shown.layers, shown.heads
     where = f"layer {layers[0]}" if len(layers) == 1 else f"{len(layers)} layers"
-    return f"{shown.name}, {where}, " + (f"head {heads[0]}" if len(heads) == 1 else f"{len(heads)} heads")
+    return f"{shown.name}, {where}, " + (
+        f"{shown.each} {heads[0]}" if len(heads) == 1 else f"{len(heads)} {shown.each}s"
+    )
 
 
 def figure_of(shown: Pattern, title: str, theme: Theme) -> Figure:
@@ -70,8 +72,6 @@ def figure_of(shown: Pattern, title: str, theme: Theme) -> Figure:
 
 
 def _large(shown: Pattern, title: str, theme: Theme) -> Figure:
-    from matplotlib.colors import PowerNorm
-
     from cutaway.inspection import static
 
     matrix = shown.layer(0)[0]  # (Q, K)
@@ -79,9 +79,13 @@ def _large(shown: Pattern, title: str, theme: Theme) -> Figure:
     cell = min(0.3, max(7.5 / max(queries, keys), 0.006))
     figure = static.new_figure(max(5.2, keys * cell + 2.4), max(3.2, queries * cell + 2.1), theme)
     axes = figure.add_subplot()
-    high = max(1.0, float(matrix.max()))
+    signed, high = scale_of([matrix])
     drawn = axes.imshow(
-        matrix, cmap=static.colours(theme), norm=PowerNorm(0.5, 0, high), interpolation="nearest", aspect="equal"
+        matrix,
+        cmap=static.colours(theme, signed),
+        norm=static.roots(high, signed),
+        interpolation="nearest",
+        aspect="equal",
     )
     static.plain(axes, theme)
     size = min(8.5, max(4.0, 66 * cell))
@@ -94,19 +98,18 @@ def _large(shown: Pattern, title: str, theme: Theme) -> Figure:
         axes.set_yticks(np.arange(queries - 1) + 0.5, minor=True)
         axes.grid(which="minor", color=RULE[theme], linewidth=0.3, alpha=0.6)
         axes.tick_params(which="minor", length=0)
-    static.headline(axes, title, reading(sums_to_one(matrix[None])), theme)
-    static.number_scale(figure, axes, drawn, "weight", theme, ticks=_ticks(high))
+    static.headline(axes, title, reading(sums_to_one(matrix[None]), signed, shown.note), theme)
+    static.number_scale(figure, axes, drawn, "weight", theme, ticks=_ticks(high, signed))
     return figure
 
 
-def _ticks(high: float) -> list[float]:
+def _ticks(high: float, signed: bool) -> list[float]:
     """Numbers for the square-root scale, closer together where weights are small."""
-    return [high * share for share in (0, 0.02, 0.1, 0.25, 0.5, 0.75, 1)]
+    above = [high * share for share in ((0.05, 0.25, 0.6, 1) if signed else (0.02, 0.1, 0.25, 0.5, 0.75, 1))]
+    return [*(-number for number in reversed(above) if signed), 0.0, *above]
 
 
 def _sheet(shown: Pattern, title: str, theme: Theme) -> Figure:
-    from matplotlib.colors import PowerNorm
-
     from cutaway.inspection import static
 
     step = math.ceil(max(len(shown.q_tokens), len(shown.k_tokens)) / THUMBNAIL)
@@ -121,11 +124,11 @@ def _sheet(shown: Pattern, title: str, theme: Theme) -> Figure:
     tall = side * min(2.0, max(0.5, queries / keys))
     figure = static.new_figure(max(5.6, heads * side + 1.9), max(2.6, layers * tall + 1.6), theme)
     axes = figure.add_subplot()
-    high = max(1.0, float(blocks.max()))
+    signed, high = scale_of(small)
     drawn = axes.imshow(
         static.mosaic(blocks, gap),
-        cmap=static.colours(theme),
-        norm=PowerNorm(0.5, 0, high),
+        cmap=static.colours(theme, signed),
+        norm=static.roots(high, signed),
         interpolation="nearest",
         aspect=tall / side * (keys + gap) / (queries + gap),
     )
@@ -135,9 +138,9 @@ def _sheet(shown: Pattern, title: str, theme: Theme) -> Figure:
     _numbers(axes, "x", shown.heads, keys, gap, theme)
     _numbers(axes, "y", shown.layers, queries, gap, theme)
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel("head", color=FAINT[theme], fontsize=9)
+    axes.set_xlabel(shown.each, color=FAINT[theme], fontsize=9)
     axes.set_ylabel("layer", color=FAINT[theme], fontsize=9)
-    sentence = reading(proper)
+    sentence = reading(proper, signed, shown.note)
     if step > 1:
         sentence += f" Each cell: the largest weight of {step} × {step} tokens."
     static.headline(axes, title, sentence, theme, lift=24)
@@ -147,7 +150,7 @@ def _sheet(shown: Pattern, title: str, theme: Theme) -> Figure:
         drawn,
         "weight",
         theme,
-        ticks=_ticks(high),
+        ticks=_ticks(high, signed),
         aspect=20,
         shrink=min(1, 4 / (layers * tall)),
         anchor=(0, 1),

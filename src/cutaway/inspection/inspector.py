@@ -112,10 +112,12 @@ class Inspection:
 
     @cached_property
     def picture(self) -> Picture:
-        """All kinds of attention, predictions and positions together."""
+        """All kinds of attention, predictions and positions together; predictions alone where there is no pattern (LSTM)."""
         first = next(iter(self.patterns.values()), None)
+        if first is None and self.places:
+            return Picture(self.title, self.next_tokens().draw, self._content)
         if first is None:
-            raise PictureError("nothing was recorded: this model has no attention")
+            raise PictureError("nothing was recorded: this model has no attention, and predicts no tokens")
         return Picture(self.title, lambda theme: heatmaps.figure_of(first, self.title, theme), self._content)
 
     def _content(self) -> dict[str, Any]:
@@ -124,7 +126,7 @@ class Inspection:
             "attention": pack_patterns(self.patterns.values()),
             **(self._predictions(NEXT) if self.places else {}),
             "positions": self._positions(),
-            "view": "heatmap",
+            "view": "heatmap" if self.patterns else "next",
         }
 
     @property

@@ -54,6 +54,8 @@ class Pattern:
     q_tokens: tuple[str, ...]  # visible labels, full length
     k_tokens: tuple[str, ...]
     kind: str = "self"
+    each: str = "head"  # what a pattern belongs to: a head, or a group of channels
+    note: str = ""  # a sentence more for the reader
 
     @property
     def name(self) -> str:
@@ -73,7 +75,7 @@ class Pattern:
             at = _find(layer, self.layers, "layer")
             chosen = replace(chosen, layer=lambda _: self.layer(at), layers=(self.layers[at],))
         if head is not None:
-            which = _find(head, self.heads, "head")
+            which = _find(head, self.heads, self.each)
             inner = chosen.layer
             chosen = replace(chosen, layer=lambda index: inner(index)[which : which + 1], heads=(self.heads[which],))
         return chosen
@@ -131,13 +133,22 @@ def pattern(
     )
 
 
-def reading(rows_sum_to_one: bool) -> str:
+def reading(rows_sum_to_one: bool, signed: bool = False, note: str = "") -> str:
     """The sentence under every attention picture."""
     sums = "each row sums to 1" if rows_sum_to_one else "these rows do not all sum to 1"
-    return f"Row = the token that looks, column = the token looked at; {sums}."
+    said = f"Row = the token that looks, column = the token looked at; {sums}."
+    return " ".join(filter(None, [said, "Blue is negative, orange positive." if signed else "", note]))
 
 
 def sums_to_one(layer: np.ndarray) -> bool:
     """Whether each row of (H, Q, K) sums to 1; rows with nothing to attend to are all zero and do not count."""
     sums = layer.sum(-1)
-    return bool((np.abs(sums - 1) < 0.02)[sums > 0].all())
+    return bool((np.abs(sums - 1) < 0.02)[layer.any(-1)].all())
+
+
+def scale_of(layers: Iterable[np.ndarray]) -> tuple[bool, float]:
+    """Whether some weights are negative, and which number the colours end at: 1 for a softmax, the largest otherwise."""
+    low, high = (
+        max(float(pick) for pick in picks) for picks in zip(*((-x.min(), x.max()) for x in layers), strict=True)
+    )
+    return (True, max(low, high)) if low > 0 else (False, max(1.0, high))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, FuncNorm, LinearSegmentedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -21,6 +22,7 @@ from cutaway.inspection.palette import FAINT, INK, PAPER, RULE, Theme, diverging
 P = ParamSpec("P")
 R = TypeVar("R")
 LONGEST = 18  # characters of a token in a figure
+LINE = 84  # characters that a line of a sentence may always have
 MOST = 48  # labels along one side
 
 
@@ -63,9 +65,10 @@ def literal(text: Text, content: str, **style: Any) -> None:
 
 def headline(axes: Axes, title: str, sentence: str, theme: Theme, lift: float = 0) -> None:
     """The title, and under it in smaller type the sentence that says what one sees, `lift` points above the axes."""
+    lines = wrap(sentence, max(LINE, int(axes.figure.bbox.width / axes.figure.dpi * 13)))
     for content, height, size, weight, ink in (
-        (sentence, 7, 8.5, "normal", FAINT[theme]),
-        (title, 23, 12, "bold", INK[theme]),
+        *((line, 7 + 11 * i, 8.5, "normal", FAINT[theme]) for i, line in enumerate(reversed(lines))),
+        (title, 12 + 11 * len(lines), 12, "bold", INK[theme]),
     ):
         note = axes.annotate(
             "", (0, 1), xytext=(0, height + lift), xycoords="axes fraction", textcoords="offset points"
@@ -77,6 +80,17 @@ def colours(theme: Theme, signed: bool = False) -> Colormap:
     """The ramp that the page uses too; masked cells show the paper."""
     ramp = diverging(theme) if signed else sequential(theme)
     return LinearSegmentedColormap.from_list("cutaway", list(ramp)).with_extremes(bad=PAPER[theme])
+
+
+def roots(high: float, signed: bool) -> Normalize:
+    """Colours by square roots, so that small weights show: from 0, or evenly to both sides of it."""
+    if not signed:
+        return PowerNorm(0.5, 0, high)
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        return np.sign(x) * np.sqrt(np.abs(x))
+
+    return FuncNorm((forward, lambda x: np.sign(x) * x**2), -high, high)
 
 
 def plain(axes: Axes, theme: Theme) -> None:

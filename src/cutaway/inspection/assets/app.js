@@ -76,8 +76,7 @@ class App {
     else if (state.view === "positions") this.body.replaceChildren(positionsView(this));
     else {
       const attention = await this.attention();
-      const sums = attention.proper ? "each row sums to 1" : "these rows do not all sum to 1";
-      const sentence = el("p", { class: "sentence" }, `Row = the token that looks, column = the token looked at; ${sums}.`);
+      const sentence = el("p", { class: "sentence" }, attention.sentence);
       if (state.view === "heads") this.body.replaceChildren(headView(this, attention));
       else this.body.replaceChildren(sentence, heatmapView(this, attention));
     }

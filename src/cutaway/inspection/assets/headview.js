@@ -25,9 +25,9 @@ function drawHeads(app, attention, root) {
     field("Layer", choice(attention.layers.map((layer, index) => [index, String(layer)]), state.layer, (to) => { state.layer = to; again(); root.querySelector("select").focus(); })),
     el("span", {}, el("button", { class: "plain", type: "button", disabled: state.layer === 0, "aria-label": "Previous layer", onclick: () => { state.layer--; again(); } }, "↑"), " ",
       el("button", { class: "plain", type: "button", disabled: state.layer === attention.layers.length - 1, "aria-label": "Next layer", onclick: () => { state.layer++; again(); } }, "↓")));
-  const chips = el("div", { class: "chips", role: "group", "aria-label": "Heads shown" }, el("span", { class: "faint" }, "Heads"));
+  const chips = el("div", { class: "chips", role: "group", "aria-label": "Heads shown" }, el("span", { class: "faint" }, `${attention.title}s`));
   attention.heads.forEach((head, index) => chips.append(el("button", {
-    class: "chip", type: "button", "aria-pressed": String(state.heads[index]), "aria-label": `Head ${head}`, title: "Click: show or hide. Double click: this head alone.",
+    class: "chip", type: "button", "aria-pressed": String(state.heads[index]), "aria-label": `${attention.title} ${head}`, title: `Click: show or hide. Double click: this ${attention.each} alone.`,
     style: { "--head": app.headColour(head) },
     onclick: (event) => { state.heads[index] = !state.heads[index]; event.currentTarget.setAttribute("aria-pressed", String(state.heads[index])); lines(); },
     ondblclick: () => { state.heads = attention.heads.map((_, other) => other === index); again(); },
@@ -64,23 +64,26 @@ function drawHeads(app, attention, root) {
     const active = attention.heads.map((_, index) => index).filter((index) => state.heads[index]);
     for (const [slot, index] of active.entries()) {
       const beside = (slot - (active.length - 1) / 2) * Math.min(2.2, 15 / active.length); // heads side by side, not on top of each other
-      const shades = Array.from({ length: SHADES + 1 }, () => []), codes = attention.matrix(state.layer, index);
+      const shades = Array.from({ length: 2 * SHADES + 1 }, () => []), codes = attention.matrix(state.layer, index);
       for (let q = view.q[0]; q < view.q[1]; q++) {
         if (focus?.side === "q" && focus.index !== q) continue;
         for (let k = view.k[0]; k < view.k[1]; k++) {
           if ((focus?.side === "k" && focus.index !== k) || (state.sink && k === 0)) continue;
           const share = attention.value[codes[q * attention.columns + k]] / attention.high;
-          if (share >= 0.01) shades[Math.max(1, Math.round(share * SHADES))].push(`M${edge.q} ${y(q - view.q[0]) + beside}L${edge.k} ${y(k - view.k[0]) + beside}`);
+          if (Math.abs(share) >= 0.01) shades[SHADES + Math.sign(share) * Math.max(1, Math.round(Math.abs(share) * SHADES))].push(`M${edge.q} ${y(q - view.q[0]) + beside}L${edge.k} ${y(k - view.k[0]) + beside}`);
         }
       }
-      shades.forEach((steps, shade) => { if (steps.length) drawn.push(svg("path", { d: steps.join(""), stroke: app.headColour(attention.heads[index]), "stroke-opacity": shade / SHADES })); });
+      shades.forEach((steps, at) => {
+        const shade = at - SHADES;
+        if (steps.length) drawn.push(svg("path", { d: steps.join(""), stroke: app.headColour(attention.heads[index]), "stroke-opacity": Math.abs(shade) / SHADES, "stroke-dasharray": shade < 0 ? "5 4" : "none" }));
+      });
     }
     if (focus) {
       const other = focus.side === "q" ? "k" : "q", part = (label - 8) / Math.max(1, active.length);
       for (let i = view[other][0]; i < view[other][1]; i++) {
         active.forEach((index, slot) => {
           const code = focus.side === "q" ? weight(index, focus.index, i) : weight(index, i, focus.index);
-          const share = attention.value[code] / attention.high;
+          const share = Math.abs(attention.value[code]) / attention.high;
           const x = other === "k" ? edge.k + 4 + slot * part : 4 + slot * part;
           if (share >= 0.01) marks.push(svg("rect", { x, y: y(i - view[other][0]) - height / 2 + 1, width: part, height: height - 2, fill: app.headColour(attention.heads[index]), "fill-opacity": 0.75 * share }));
         });
@@ -107,11 +110,12 @@ function drawHeads(app, attention, root) {
     for (const head of active) {
       for (let i = 0; i < tokens[other].length; i++) found.push([focus.side === "q" ? weight(head, focus.index, i) : weight(head, i, focus.index), head, i]);
     }
-    found.sort((a, b) => b[0] - a[0]);
-    const best = found.slice(0, 3).filter(([code]) => code > 0);
+    const size = ([code]) => Math.abs(attention.root(code));
+    found.sort((a, b) => size(b) - size(a));
+    const best = found.slice(0, 3).filter((one) => size(one) > 0);
     readout.replaceChildren(el("bdi", {}, `“${shorten(tokens[focus.side][focus.index], 120)}” (${focus.index})`), focus.side === "q" ? " looks most at " : " is looked at most by ");
-    best.forEach(([code, head, i], at) => readout.append(at ? "; " : "", el("bdi", {}, `“${shorten(tokens[other][i], 30)}” (${i})`), ` ${number(attention.value[code])} in head ${attention.heads[head]}`));
-    if (!best.length) readout.append("nothing in these heads");
+    best.forEach(([code, head, i], at) => readout.append(at ? "; " : "", el("bdi", {}, `“${shorten(tokens[other][i], 30)}” (${i})`), ` ${number(attention.value[code])} in ${attention.each} ${attention.heads[head]}`));
+    if (!best.length) readout.append(`nothing in these ${attention.each}s`);
   }
 
   for (const side of ["q", "k"]) {
@@ -142,6 +146,6 @@ function drawHeads(app, attention, root) {
     }
   }
   root.replaceChildren(controls, chips, ...pager, picture, readout, el("p", { class: "faint" },
-    "Left = the token that looks, right = the token looked at; the stronger the line, the larger the weight. Weights below 0.01 leave no line."));
+    "Left = the token that looks, right = the token looked at; the stronger the line, the larger the weight. Weights below 0.01 leave no line." + (attention.signed ? " Dashed lines are negative." : "")));
   lines();
 }

@@ -21,7 +21,7 @@ function overviewSheet(app, attention, width, onchoose) {
   const side = Math.max(12, Math.min(110, Math.floor((width - left - 30) / heads) - gap));
   const tall = Math.round(side * Math.min(2, Math.max(0.5, attention.rows / attention.columns)));
   const canvas = el("canvas", { class: "pick", tabindex: 0, role: "application",
-    "aria-label": `${layers} layers by ${heads} heads. Arrow keys choose a head; it is shown large.` });
+    "aria-label": `${layers} layers by ${heads} ${attention.each}s. Arrow keys choose a ${attention.each}; it is shown large.` });
   const context = sheet(canvas, left + heads * (side + gap), top + layers * (tall + gap));
   const mark = el("div", { class: "mark" });
   context.fillStyle = app.ink();
@@ -33,7 +33,7 @@ function overviewSheet(app, attention, width, onchoose) {
   context.textAlign = "right";
   for (let l = 0; l < layers; l += down) context.fillText(attention.layers[l], left - 6, top + l * (tall + gap) + tall / 2);
   context.imageSmoothingEnabled = attention.columns > side || attention.rows > tall;
-  const ramp = app.ramp();
+  const ramp = attention.ramp(app);
   for (let l = 0; l < layers; l++) {
     for (let h = 0; h < heads; h++) {
       const codes = attention.matrix(l, h);
@@ -51,7 +51,7 @@ function overviewSheet(app, attention, width, onchoose) {
     state.head = Math.max(0, Math.min(heads - 1, head));
     place();
     onchoose();
-    app.say(`Layer ${attention.layers[state.layer]}, head ${attention.heads[state.head]}`);
+    app.say(`Layer ${attention.layers[state.layer]}, ${attention.each} ${attention.heads[state.head]}`);
   };
   canvas.addEventListener("click", (event) => {
     const box = canvas.getBoundingClientRect();
@@ -66,7 +66,7 @@ function overviewSheet(app, attention, width, onchoose) {
   });
   app.onchoice = place;
   place();
-  const caption = el("p", { class: "faint" }, "Rows: layers. Columns: heads. Choose one to see it large.");
+  const caption = el("p", { class: "faint" }, `Rows: layers. Columns: ${attention.each}s. Choose one to see it large.`);
   return [caption, el("div", { class: "scroll sheet" }, el("div", { class: "stack" }, canvas, mark))];
 }
 
@@ -78,7 +78,7 @@ function largeHeatmap(app, attention, rootWidth, many) {
   const zoom = (factor) => { state.zoom = Math.max(1, Math.min(16, state.zoom * factor)); app.refresh(); };
   const controls = el("div", { class: "bar", style: { "margin-top": "0" } },
     field("Layer", choice(attention.layers.map((layer, index) => [index, String(layer)]), state.layer, (to) => { state.layer = to; again(); })),
-    field("Head", choice(heads, state.head, (to) => { state.head = to; again(); })),
+    field(attention.title, choice(heads, state.head, (to) => { state.head = to; again(); })),
     field("Colour scale", choice(SCALES, state.scale, (to) => { state.scale = to; app.refresh(); })),
     el("span", {}, el("button", { class: "plain", type: "button", "aria-label": "Zoom out", disabled: state.zoom <= 1, onclick: () => zoom(0.5) }, "−"), " ",
       el("button", { class: "plain", type: "button", "aria-label": "Zoom in", disabled: state.zoom >= 16, onclick: () => zoom(2) }, "+")));
@@ -101,7 +101,7 @@ function largeHeatmap(app, attention, rootWidth, many) {
   const context = sheet(canvas, left + columns * cell + 1, top + rows * cell + 1);
   const codes = attention.matrix(state.layer, state.head);
   context.imageSmoothingEnabled = cell < 1;
-  context.drawImage(image(codes, rows, columns, attention.colours(app.ramp(), state.scale, codes)), left, top, columns * cell, rows * cell);
+  context.drawImage(image(codes, rows, columns, attention.colours(attention.ramp(app), state.scale, codes)), left, top, columns * cell, rows * cell);
   context.strokeStyle = app.rule();
   context.strokeRect(left - 0.5, top - 0.5, columns * cell + 1, rows * cell + 1);
   context.fillStyle = app.ink();
