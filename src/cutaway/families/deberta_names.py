@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from cutaway.errors import ConfigError
-from cutaway.families.names import POOLED, bert_body, class_heads, masked_head, modules
+from cutaway.families.names import BERT_HEADS, POOLED, architecture, bert_body, class_heads, masked_head, modules
 from cutaway.keys import Keys, faithful, labelled, published
 from cutaway.layout import Rule, ignore
 from cutaway.parts import Block, EnhancedDecoder, LearnedPositions, MaskedTransform, Pooler, encoder_head
@@ -21,12 +21,7 @@ CONFIG = {
     "dropout": "hidden_dropout_prob", "tied": "tie_word_embeddings", "absolute": ("position_biased_input", True),
 }  # fmt: skip
 ENHANCED = "enhanced-lm"  # as the weights were trained; no config says so
-HEADS = {
-    "ForMaskedLM": "masked-lm",
-    "ForSequenceClassification": "sequence",
-    "ForTokenClassification": "token",
-    "ForQuestionAnswering": "span",
-}
+HEADS = BERT_HEADS
 
 
 def read(keys: Keys, kind: type, names: Collection[str] | None) -> dict[str, Any]:
@@ -61,12 +56,11 @@ def read(keys: Keys, kind: type, names: Collection[str] | None) -> dict[str, Any
 
 def write(s: Any, model_type: str, classes: str, back: Callable[[dict[str, Any]], Any], **more: Any) -> dict[str, Any]:
     """The config that `back` reads as `s`. The names of its classes begin with `classes`."""
-    ends = {ours: theirs for theirs, ours in HEADS.items()}
     # files beside the config say how sentences are pooled
     body = replace(s, head="none", normalise=True) if s.head in POOLED else s
     config = {
         "model_type": model_type,
-        "architectures": [classes + ends.get(s.head, "Model")],
+        "architectures": [architecture(classes, s.head, HEADS)],
         **published(s, CONFIG),
         "attention_probs_dropout_prob": s.dropout,
         "relative_attention": True,

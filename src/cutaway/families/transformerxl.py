@@ -18,6 +18,7 @@ from torch import nn
 
 from cutaway.attention import Causal, Full, Window
 from cutaway.errors import ConfigError
+from cutaway.families.names import architecture
 from cutaway.families.sizes import Checked
 from cutaway.keys import Keys, faithful, labelled, published
 from cutaway.layout import Rule, ignore, split, tied
@@ -83,7 +84,7 @@ class Sizes(Checked):
 
 
 PRESETS = {"transfo-xl-wt103": Sizes()}
-# elements of the published weights, tied tables counted once
+# elements of the reference's model of the published configuration, tied tables counted once
 PARAMETERS = {"transfo-xl-wt103": 285_205_322}
 
 
@@ -172,10 +173,9 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    ends = {ours: theirs for theirs, ours in ARCHITECTURES.items()}
     config = {
         "model_type": "transfo-xl",
-        "architectures": [f"TransfoXL{ends.get(s.head, 'Model')}"],
+        "architectures": [architecture("TransfoXL", s.head, ARCHITECTURES)],
         **published(s, CONFIG),
         "cutoffs": list(s.cutoffs),
         "mem_len": s.memory or 0,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import nn
 
 from cutaway.attention import Causal, Full
-from cutaway.families.names import modules
+from cutaway.families.names import architecture, modules
 from cutaway.families.sizes import Checked, divided
 from cutaway.keys import Keys, faithful, labelled, published
 from cutaway.layout import Rule, tied
@@ -158,10 +158,9 @@ def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Siz
 
 
 def write(s: Sizes) -> dict[str, Any]:
-    ends = {ours: theirs for theirs, ours in ARCHITECTURES.items()}
     config = {
         "model_type": "xlnet",
-        "architectures": [f"XLNet{ends.get(s.head, 'Model')}"],
+        "architectures": [architecture("XLNet", s.head, ARCHITECTURES)],
         **published(s, CONFIG),
         "mem_len": s.memory or 0,
         "clamp_len": s.clamp or -1,
