@@ -111,7 +111,7 @@ class permute(Op):
 
 @dataclass(frozen=True)
 class by_head(Op):
-    """They keep a projection as (D, H, E), of whichever of its sides is D; ours is (H·E, D), `out` of heads (D, H·E)."""
+    """They keep a projection as (D, H, E); ours is (H·E, D), or (D, H·E) where it leads `out` of the heads."""
 
     heads: int
     out: bool = False

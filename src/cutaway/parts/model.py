@@ -26,7 +26,7 @@ class Stack(nn.Module):
     def forward(self, ids: Int[Tensor, "b t"], ctx: Context) -> Float[Tensor, "b t d"]:
         return self.through(self.embedding(ids, ctx), ctx)
 
-    def through(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+    def through(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t o"]:
         """The blocks, and the norm after them."""
         for i, block in enumerate(self.blocks):
             x = block(x, ctx.enter(f"blocks.{i}"))
