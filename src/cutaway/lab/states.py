@@ -125,7 +125,9 @@ def their_states(ours: Model | EncoderDecoder, theirs: Any, ids: Tensor) -> list
 def _plainly(ours: Model, theirs: Any, ids: Tensor) -> dict[str, Tensor]:
     """What keeps a peer's heads for questions from guessing by separators which tokens are the question's."""
     none = torch.zeros_like(ids)
-    segments = {"token_type_ids": none} if ours.stack.segments > 1 else {}
+    # to XLNet no segments at all are something else than all tokens in the first
+    some = ours.stack.segments > 1 and theirs.config.model_type != "xlnet"
+    segments = {"token_type_ids": none} if some else {}
     spans = isinstance(ours.head, TokenHead) and hasattr(theirs, "qa_outputs")
     takes = "global_attention_mask" in signature(theirs.forward).parameters
     return {**segments, **({"global_attention_mask": none} if spans and takes else {})}

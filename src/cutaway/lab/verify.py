@@ -130,7 +130,14 @@ def verify(
             if exact is None and dtype != "float32":
                 exact = their_states(ours.model, _peer(path, ours.model, "float32"), ids)
             theirs = _peer(path, ours.model, dtype)
-            rows, peer = compare(ours.model, theirs, ids, None if dtype == "float32" else exact)
+            try:
+                rows, peer = compare(ours.model, theirs, ids, None if dtype == "float32" else exact)
+            except RuntimeError as error:
+                if dtype == "float32":
+                    raise
+                raise CutawayError(
+                    f"transformers cannot run this model in {dtype} ({error}); compare in float32 alone: --dtypes float32"
+                ) from error
             exact = peer if dtype == "float32" else exact
             both = continued(ours.model, theirs, ids, new_tokens) if writes(ours.model) else (None, None)
             reports.append(Report(dtype, rows, *both))
