@@ -10,7 +10,10 @@ from cutaway import families
 from cutaway.lab.formula import counted, formula, formulas, others
 from cutaway.lab.polynomial import Polynomial, fitted
 
-WITH_NUMBERS = ("reformer", "transformerxl")  # dimensions that no whole size explains: a grid of positions, where tables are cut
+WITH_NUMBERS = (
+    "reformer",
+    "transformerxl",
+)  # dimensions that no whole size explains (grids of positions, cuts of tables)
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)

@@ -37,8 +37,8 @@ class Checked:
                 object.__setattr__(self, name, value)
             if not _fits(value, hint):
                 raise ConfigError(f"{name} cannot be {value!r}; it is of type {_spelled(hint)}")
-            for part in value if isinstance(value, dict) else ():
-                _check(f"{name}[{part!r}]", str(part), value[part])
+            for part, inner in value.items() if isinstance(value, dict) else ():
+                _check(f"{name}[{part!r}]", str(part), inner)
             _check(name, name, value)
         if "rotary_scaling" in hints(type(self)):
             object.__setattr__(self, "rotary_scaling", _spelled_once(self.rotary_scaling))  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ class _Shifted(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (g,), (x, before, taps) = gradients, ctx.saved_tensors
         gx, gbefore, gtaps = g * taps[-1], torch.zeros_like(before), torch.empty_like(taps)
         torch.sum(g * x, (0, 1), out=gtaps[-1])
