@@ -95,7 +95,7 @@ def test_greedy_continuations_agree(case):
 def test_what_the_reference_cannot_run(tmp_path):
     """XLNet: alike in float32, without segments on either side; its reference fails in half precision."""
     reference(BY_NAME["xlnet-as-published"]).save_pretrained(tmp_path)
-    (report,) = verify(str(tmp_path), ["float32"])
+    (report,) = verify.verify(str(tmp_path), ["float32"])
     assert report.max_rel_error < 1e-5
     with pytest.raises(CutawayError, match=r"transformers cannot run this model in bfloat16 .*--dtypes float32"):
-        verify(str(tmp_path), ["float32", "bfloat16"])
+        verify.verify(str(tmp_path), ["float32", "bfloat16"])
