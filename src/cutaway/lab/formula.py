@@ -129,7 +129,8 @@ def _total(module: ModuleType, sizes: Any) -> int:
 
 
 def _factor(polynomial: Polynomial) -> str:
-    return str(polynomial) if len(polynomial.terms) < 2 else f"({polynomial})"
+    said = str(polynomial)
+    return f"({said})" if len(polynomial.terms) > 1 or "/" in said else said
 
 
 def _whole(sizes: Any) -> list[str]:
@@ -165,7 +166,8 @@ def others(family: str, sizes: Any, number: int = PROBES, seed: int = 0) -> list
 
     def tried(base: Any, names: Iterable[str]) -> Any | None:
         try:
-            chosen = replace(base, **{name: choice(name) for name in names})
+            changed = {name: choice(name) for name in names}
+            chosen = replace(base, **changed, **_split(base, changed))
             _shapes(module, chosen)
         except (CutawayError, ValueError, RuntimeError, IndexError, AssertionError, ZeroDivisionError):
             return None
@@ -183,6 +185,22 @@ def others(family: str, sizes: Any, number: int = PROBES, seed: int = 0) -> list
                 probe = probe if changed is None else changed
                 stubborn |= {name} if changed is None else set()
         found.append(probe)
+    return found
+
+
+def _split(sizes: Any, changed: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Tuples that a size is the sum or the product of, changed with it: Reformer's grid of positions."""
+    found: dict[str, tuple[int, ...]] = {}
+    for field in fields(sizes):
+        given = getattr(sizes, field.name)
+        if not isinstance(given, tuple) or len(given) < 2 or not all(type(each) is int for each in given):
+            continue
+        for name, value in changed.items():
+            times, rest = divmod(value, getattr(sizes, name))
+            if rest == 0 and sum(given) == getattr(sizes, name):
+                found[field.name] = tuple(each * times for each in given)
+            elif rest == 0 and prod(given) == getattr(sizes, name):
+                found[field.name] = (given[0] * times, *given[1:])
     return found
 
 

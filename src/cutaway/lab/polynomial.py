@@ -82,7 +82,7 @@ def fitted(values: Sequence[int], symbols: Mapping[str, Sequence[int]]) -> Polyn
                 if m not in columns:
                     columns[m] = [_value(m, probe) for probe in probes]
             found = _solved([columns[m] for m in monomials], values)
-            if found is not None and all(c.denominator <= 16 for c in found):
+            if found is not None and all(c.denominator <= 64 for c in found):
                 return Polynomial.of(dict(zip(monomials, found, strict=True)))
     return None
 
