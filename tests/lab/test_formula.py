@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from cutaway import families
-from cutaway.lab.formula import counted, formula, formulas, others
+from cutaway.lab.formula import counted, formula, formulas
 from cutaway.lab.polynomial import Polynomial, fitted
+from cutaway.lab.probes import others
 
 WITH_NUMBERS = (
     "reformer",
