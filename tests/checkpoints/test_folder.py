@@ -8,7 +8,7 @@ from tests.checkpoints.tiny import saved
 
 import cutaway
 from cutaway import api
-from cutaway.checkpoints.folder import whole_folder
+from cutaway.checkpoints.folder import check_target, whole_folder
 from cutaway.errors import CheckpointError
 
 MODEL = {"vocab": 20, "width": 8, "layers": 1, "heads": 2, "hidden": 8}
@@ -109,3 +109,11 @@ def test_convert_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.Mon
     for overwrite, message in [(False, "overwrite=True"), (True, "diary.txt")]:
         with pytest.raises(CheckpointError, match=message):
             cutaway.convert(tmp_path / "theirs", tmp_path / "used", overwrite=overwrite)
+
+
+def test_a_folder_without_a_checkpoint_is_somebodys(tmp_path: Path) -> None:
+    """A README alone has a checkpoint's file name, and is none."""
+    (tmp_path / "README.md").write_text("my notes")
+    with pytest.raises(CheckpointError, match="holds files but no checkpoint"):
+        check_target(tmp_path, overwrite=True)
+    assert (tmp_path / "README.md").read_text() == "my notes"

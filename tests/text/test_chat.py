@@ -212,6 +212,11 @@ def test_no_way_out(tokenizer, template, tmp_path, monkeypatch):
         "{% for a in range(99999) %}{{ 'x' }}" + "y" * 100_000 + "{% endfor %}",
         "{% for a in range(99999) %}{% set z %}" + "y" * 100_000 + "{% endset %}{% endfor %}",
         "{{ strftime_now('%999999999d') }}",
+        "{{ ['x' * 10**5] * 10**5 }}",
+        "{% set a = ['x' * 99000] * 9000 %}{{ a }}",
+        "{% set ns = namespace(x=['x']) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}"
+        "{{ ns.x|string }}",
     ],
 )
 def test_bounded_work(tokenizer, template):

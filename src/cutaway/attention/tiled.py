@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cutaway.attention.scores import Scores
 from cutaway.axes import Float
@@ -93,8 +92,9 @@ class _Tiled(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled():  # create_graph: even where nothing asks for it yet, it would be silently wrong
+            raise RuntimeError("tiled attention has no second derivative; compute it by backend('eager')")
         q, k, v, bias, out, lse = ctx.saved_tensors
         do, scores = grads[0], ctx.scores
         dq, dk, dv = (torch.zeros_like(x, dtype=torch.float32) for x in (q, k, v))

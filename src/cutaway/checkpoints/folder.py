@@ -17,6 +17,7 @@ REPLACEABLE = [
     *hub.DESCRIPTION, *hub.SAFETENSORS, *hub.PICKLED, "README.md", ".gitattributes",
     "config_sentence_transformers.json", "2_Normalize/config.json",
 ]  # fmt: skip
+IDENTITY = ("config.json", "cutaway.json")  # one of them makes a folder a checkpoint
 SUBFOLDERS = {name.rpartition("/")[0] for name in REPLACEABLE}
 
 
@@ -46,6 +47,11 @@ def check_target(target: str | os.PathLike[str], overwrite: bool = False) -> Pat
                 f"{target} holds {name}, which is no part of a checkpoint; move it away or choose another folder "
                 "(nothing was touched)"
             )
+    if any(target.iterdir()) and not any((target / name).is_file() for name in IDENTITY):
+        raise CheckpointError(
+            f"{target} holds files but no checkpoint (no {' or '.join(IDENTITY)}), so it is not replaced; choose another "
+            "folder (nothing was touched)"
+        )
     return target
 
 

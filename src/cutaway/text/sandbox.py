@@ -54,7 +54,16 @@ def charge(units: int) -> None:
 
 
 def _size(value: object) -> int:
-    return len(value) if isinstance(value, (str, bytes, list, tuple, dict, range)) else 1
+    """About how many characters it takes to write the value, with all it holds; counted no further than the budget."""
+    total, unseen = 0, [value]
+    while unseen and total <= _LEFT.get():
+        found = unseen.pop()
+        total += len(found) if isinstance(found, (str, bytes, list, tuple, dict, range)) else 1
+        if isinstance(found, (list, tuple)):
+            unseen.extend(found)
+        elif isinstance(found, dict):
+            unseen.extend((*found.keys(), *found.values()))
+    return total
 
 
 def _check_bits(bits: int) -> None:
@@ -69,9 +78,9 @@ def _turns(items: Iterable[Any], weight: int) -> Iterator[Any]:
 
 
 def _joined(items: Iterable[Any]) -> str:
-    parts = [str(item) for item in items]
-    charge(sum(map(len, parts)))
-    return "".join(parts)
+    items = list(items)
+    charge(_size(items))
+    return "".join(map(str, items))
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
