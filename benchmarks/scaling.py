@@ -136,7 +136,7 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     import seaborn
 
     seaborn.set_theme(style="whitegrid", context="paper")
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5.5), sharex=True)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 7), sharex=True)
     palette = seaborn.color_palette("husl", len(found))
     for axis, key, unit, label in ((axes[0], "seconds", 1e3, "ms"), (axes[1], "bytes", 2**-20, "MiB above the inputs")):
         for color, (name, rows) in zip(palette, found.items(), strict=True):
@@ -146,7 +146,14 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel=label)
         axis.set_xticks([512 * 2**i for i in range(7)], [str(512 * 2**i) for i in range(7)])
         axis.minorticks_off()
-        axis.legend(fontsize=7, title="mixer, exponent", title_fontsize=7, ncols=2)
+        axis.legend(
+            fontsize=7,
+            title="mixer, exponent",
+            title_fontsize=7,
+            ncols=3,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.12),
+        )
     figure.suptitle(f"One layer of width {WIDTH}, {HEADS} heads, float32, on a CPU")
     figure.tight_layout()
     figure.savefig(path)

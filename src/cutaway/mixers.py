@@ -44,6 +44,20 @@ def _window(width: int, heads: int, number: int | None, given: Given, context: i
     return Attention(width, heads, **{**given, "mask": given.get("mask", Full()) & Window(number or 128)})
 
 
+def _strided(width: int, heads: int, number: int | None, given: Given, context: int) -> nn.Module:
+    from cutaway.attention.patterns import PerHead, strided
+
+    half = heads // 2
+    mask = PerHead(strided(number or 128), (heads - half, half)) if half else strided(number or 128)[0]
+    return Attention(width, heads, **{**given, "mask": mask})  # causal by itself
+
+
+def _block_sparse(width: int, heads: int, number: int | None, given: Given, context: int) -> nn.Module:
+    from cutaway.parts.block_sparse import BlockSparseAttention
+
+    return BlockSparseAttention(width, heads, block=number or 64, context=context, **given)
+
+
 def _recurrent(width: int, heads: int, number: int | None, given: Given, context: int, cell: str) -> nn.Module:
     from cutaway.parts.recurrence import RecurrentMixer
 
@@ -112,6 +126,10 @@ _REMEMBERS = "numbers a channel remembers"
 MIXERS: dict[str, Mixer] = {
     "attention": Mixer(_attention, "the family's own attention", turns=True, biased=True),
     "window": Mixer(_window, "attention to the nearest tokens", "how many", turns=True, biased=True),
+    "strided": Mixer(_strided, "the nearest tokens, and each N-th", "N", turns=True, biased=True, both_ways=False),
+    "block-sparse": Mixer(
+        _block_sparse, "neighbouring, first, last and random blocks", "tokens a block", turns=True, causal=False
+    ),
     "linear": Mixer(_linear, "attention without softmax, by elu + 1", turns=True),
     "performer": Mixer(_performer, "softmax by random features", "how many features", turns=True),
     "linformer": Mixer(_linformer, "keys and values of low rank", "the rank", turns=True, causal=False),
