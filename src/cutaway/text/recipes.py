@@ -79,7 +79,7 @@ def byte_level(vocab: dict[str, int], merges: list[list[str]], special: dict[str
     space = bool(options.get("add_prefix_space", False))
     level = {"type": "ByteLevel", "add_prefix_space": space, "trim_offsets": True, "use_regex": own_words}
     return document(
-        _bpe(vocab, merges, ignore_merges=kind == "llama-bpe"),
+        merging(vocab, merges, ignore_merges=kind == "llama-bpe"),
         special,
         options.get("plain"),
         normalizer={"type": "NFC"} if kind == "qwen2" else None,
@@ -129,7 +129,7 @@ def sentencepiece(model: proto.SentencePieceModel, every_segment: bool) -> Json:
     unknown = pieces[model.unk]
     if model.algorithm == proto.BPE:
         vocab = {text: index for index, text in enumerate(pieces)}
-        core = _bpe(vocab, _merges(model), unk_token=unknown, byte_fallback=model.byte_fallback, fuse_unk=True)
+        core = merging(vocab, _merges(model), unk_token=unknown, byte_fallback=model.byte_fallback, fuse_unk=True)
     else:
         scores = [[piece.text, piece.score] for piece in model.pieces]
         core = {"type": "Unigram", "unk_id": model.unk, "vocab": scores, "byte_fallback": model.byte_fallback}
@@ -161,7 +161,8 @@ def sentencepiece(model: proto.SentencePieceModel, every_segment: bool) -> Json:
     return document(core, {}, normalizer=normalizer, pre_tokenizer=words, decoder=decoder)
 
 
-def _bpe(vocab: dict[str, int], merges: list[list[str]], **changes: Any) -> Json:
+def merging(vocab: dict[str, int], merges: list[list[str]], **changes: Any) -> Json:
+    """The model of byte-pair encoding (Sennrich et al. 2016, section 3.2), as far as not said otherwise in `changes`."""
     plain = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"))
     flags = {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
     return {"type": "BPE", **plain, **flags, **changes, "vocab": vocab, "merges": merges}

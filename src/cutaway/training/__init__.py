@@ -1,0 +1,1 @@
+"""Training: from text to a trained model, on one machine or many."""
