@@ -53,10 +53,36 @@ def test_an_error_is_one_line_without_a_traceback(capsys):
     assert said.err.count("\n") == 1
 
 
-def test_wrong_use_exits_with_2():
-    with pytest.raises(SystemExit) as left:
-        main(["card", "gpt2", "--context", "many"])
-    assert left.value.code == 2
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["card"], "missing from cutaway card: PRESET_OR_SOURCE"),
+        (["card", "gpt2", "--context", "many"], "--context: a whole number is needed, not 'many'"),
+        (["card", "gpt2", "--batch", "1.5"], "--batch: a whole number is needed, not '1.5'"),
+        (["card", "gpt2", "--batch"], "missing value for argument '--batch'"),
+        (["card", "gpt2", "--contxt", "3"], "unrecognized options: --contxt, 3; Perhaps you meant: --context INT"),
+        (["card", "gpt2", "bert-base"], "unrecognized options: bert-base"),
+        (["generate", "here", "hello", "--top-p", "x"], "--top-p: a number is needed, not 'x'"),
+        (["generate", "here", "hello", "--chat", "--raw"], "--chat and --raw exclude each other; leave one out"),
+        (["generate", "here", "hello", "--dtype", "int8"], "no dtype 'int8' for a model; there are float32"),
+        (["inspect", "a", "b", "--theme", "blue"], "invalid choice 'blue' for argument '--theme'"),
+        (["verify", "minilm", "--dtypes", "int8"], "invalid choice 'int8' for argument '--dtypes'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exits_with_2(args, said, talker, capsys):
+    args = [str(talker) if arg == "here" else arg for arg in args]
+    assert main(args) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.lower().startswith(f"cutaway: error: {said}".lower())
+    assert told.err.count("\n") == 1
+
+
+def test_what_json_gives_is_in_the_help(capsys):
+    for command in ("card", "generate", "embed", "inspect", "convert", "verify"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert "With --json: " in capsys.readouterr().out
 
 
 def test_version(capsys):

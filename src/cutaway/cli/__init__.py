@@ -9,7 +9,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cutaway.errors import CutawayError
 
@@ -76,19 +76,9 @@ def _run(argv: list[str]) -> int:
         near = difflib.get_close_matches(argv[0], COMMANDS, 1)
         hint = f"did you mean {near[0]}?" if near else "`cutaway --help` lists them"
         return _complain(f"no command {argv[0]!r}; {hint}")
-    command = getattr(importlib.import_module(COMMANDS[argv[0]][0]), argv[0])
-    return _call(command, argv[0], argv[1:])
+    from cutaway.cli import usage
 
-
-def _call(command: Callable[..., None], name: str, args: list[str]) -> int:
-    """Parse `args` by the command's signature (its docstring explains them) and call it."""
-    import inspect
-
-    import tyro
-
-    about = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0]
-    # tyro prints usage errors itself, and leaves with status 2
-    tyro.cli(command, prog=f"cutaway {name}", description=about, args=args, config=(tyro.conf.FlagCreatePairsOff,))
+    usage.read(getattr(importlib.import_module(COMMANDS[argv[0]][0]), argv[0]), argv[0], argv[1:])()
     return 0
 
 

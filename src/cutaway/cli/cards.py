@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from cutaway.cli.output import Json, console, emit, size, table
+from cutaway.cli.usage import OptionalInt
 
 if TYPE_CHECKING:
     from cutaway.lab.card import Card
@@ -50,10 +51,7 @@ def card(
         ),
     ],
     *,
-    context: Annotated[
-        int | None,
-        arg(metavar="INT", help="Tokens looked back at. The model's longest if not given.", help_behavior_hint=""),
-    ] = None,
+    context: OptionalInt = None,
     batch: int = 1,
     diff: Annotated[
         str | None,
@@ -77,14 +75,15 @@ def card(
         cutaway card gpt2 --diff llama-7b
         cutaway card gpt2 --mixer attention,window:256 --position rotary --diff gpt2
 
+    With --json: the card; with --diff: {"a", "b" (the two cards), "differing": {part: [in a, in b]}, "alike": [part]}.
+
     Args:
+        context: Tokens looked back at. The model's longest if not given.
         batch: Sequences at once, for the KV cache.
         position: Other positions than the preset's own: none, learned, sinusoidal, rotary, alibi, t5.
         norm: Another norm: layer, rms, std.
         feedforward: Another feed-forward network: relu, gelu, gelu_tanh, silu, swiglu, geglu, reglu.
         mixer: Another mixer of tokens, or several to take turns: attention,window:256. A wrong name lists all.
-
-    With --json: the card; with --diff: {"a", "b" (the two cards), "differing": {part: [in a, in b]}, "alike": [part]}.
     """
     from cutaway.lab import card as cards
     from cutaway.lab.anatomy import differences

@@ -4,7 +4,7 @@ import json as _json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -20,12 +20,8 @@ _WHERE = (
     "openai-community/gpt2, or an installed package of weights (smollm2, minilm)."
 )
 Source = Annotated[str, Positional, arg(metavar="SOURCE", help=_WHERE, help_behavior_hint="")]
-Dtype = Annotated[
-    Literal["float32", "bfloat16", "float16"] | None,
-    arg(
-        metavar="DTYPE", help="float32, bfloat16 or float16; as the source has it if not given.", help_behavior_hint=""
-    ),
-]
+_DTYPE = "float32, bfloat16 or float16; as the source has it if not given."
+Dtype = Annotated[str | None, arg(metavar="DTYPE", help=_DTYPE, help_behavior_hint="")]
 Json = Annotated[bool, arg(help="Print one JSON object, and nothing else, on stdout.", help_behavior_hint="")]
 
 
@@ -87,11 +83,7 @@ def standard_input() -> str:
 
 
 def opened(source: str, dtype: str | None = None) -> "Loaded":
-    """The model that a source leads to, in evaluation mode."""
-    import torch
-
+    """The model that a source leads to."""
     from cutaway import api
 
-    loaded = api.load(source, dtype=None if dtype is None else getattr(torch, dtype))
-    loaded.model.eval()
-    return loaded
+    return api.load(source, dtype)

@@ -52,7 +52,8 @@ def show_similarities(vectors: Tensor, texts: Sequence[str]) -> None:
     similar = enumerate(zip(cosines(vectors).tolist(), texts, strict=True), start=1)
     rows = [(i, *(f"{x:.3f}" for x in row), text) for i, (row, text) in similar]
     table("", *(f"{i + 1}>" for i in range(len(texts))), "text", rows=rows)
-    console().print(f"\n{len(texts)} vectors of width {vectors.shape[1]}; the cosine of each pair")
+    several = "vectors" if len(texts) > 1 else "vector"
+    console().print(f"\n{len(texts)} {several} of width {vectors.shape[1]}; the cosine of each pair")
 
 
 def cosines(vectors: Tensor) -> Tensor:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg, create_mutex_group
+from tyro.conf import Positional, UseAppendAction, arg
 
 from cutaway.cli.output import Dtype, Json, Source, busy, emit, opened, standard_input
+from cutaway.cli.usage import OptionalFloat, OptionalInt
 from cutaway.errors import CutawayError
 
 if TYPE_CHECKING:
     from cutaway.generation import Stream
 
-Form = create_mutex_group(required=False, title="form of the prompt")
-OptionalInt = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
-OptionalFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
+Flag = Annotated[bool, arg(help_behavior_hint="")]
 System = Annotated[str | None, arg(metavar="TEXT", help="What the model is told to be.", help_behavior_hint="")]
 
 
@@ -22,10 +21,8 @@ def generate(
     source: Source,
     prompt: Annotated[str, Positional, arg(metavar="PROMPT", help="What to say; - reads standard input.")],
     *,
-    chat: Annotated[
-        bool, Form, arg(help="Through the model's chat template, as happens where it has one.", help_behavior_hint="")
-    ] = False,
-    raw: Annotated[bool, Form, arg(help="As it stands, to be continued.", help_behavior_hint="")] = False,
+    chat: Flag = False,
+    raw: Flag = False,
     system: System = None,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
@@ -49,6 +46,8 @@ def generate(
     With --json: {"text", "tokens" (the new ids), "tokens_per_second"}.
 
     Args:
+        chat: Through the model's chat template, as happens where it has one.
+        raw: As it stands, to be continued.
         max_new_tokens: Stop after so many tokens.
         temperature: 0 always takes the likeliest token; 1 draws as the model says.
         top_k: Draw only from the likeliest K tokens.
@@ -143,6 +142,8 @@ def chat(
 
 def _prompt_ids(loaded: Any, prompt: str, system: str | None, chat: bool, raw: bool) -> list[int]:
     """The prompt in the form asked for; by default through the chat template where there is one."""
+    if chat and raw:
+        raise CutawayError("--chat and --raw exclude each other; leave one out")
     _check_speaks(loaded)
     has_template = bool(loaded.tokenizer.chat_template)
     if chat and not has_template:
