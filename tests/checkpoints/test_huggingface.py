@@ -35,7 +35,10 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_there_and_back(name: str, tmp_path: Path) -> None:
-    """Theirs → ours → theirs: the same answers on the way, and the same bits and names at the end."""
+    """Theirs → ours → theirs: the same answers on the way, and the same bits and names at the end.
+
+    Equal weights at other addresses may take another kernel, so answers are compared to a few roundings.
+    """
     model = saved(name, tmp_path / "theirs")
     loaded = cutaway.load(tmp_path / "theirs")
     assert not loaded.model.training
@@ -44,8 +47,9 @@ def test_there_and_back(name: str, tmp_path: Path) -> None:
     assert same_bits(without_prefix(weights(tmp_path / "theirs")), without_prefix(weights(tmp_path / "ours")))
     again, info = getattr(hf, MODELS[name][0]).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert torch.equal(answer(again.eval()), answer(model))
-    assert torch.equal(our_answer(cutaway.load(tmp_path / "ours")), our_answer(loaded))
+    assert relative_error(answer(again.eval()), answer(model)) < 1e-6
+    once_more = cutaway.load(tmp_path / "ours").model.state_dict()
+    assert same_bits(once_more, loaded.model.state_dict())
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "gpt2", "bert-masked", "t5"])

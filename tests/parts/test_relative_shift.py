@@ -185,9 +185,10 @@ def test_gradients_stop_at_the_memory():
     found = torch.autograd.grad(loss, [x, *a.parameters()], allow_unused=True)
 
     memory = torch.cat([x[:, 2:6].detach(), x[:, 6:]], 1)  # and now without a state
-    expected_loss = (a(memory, called(8, 1))[:, 4:] * weight).sum()
+    terms = a(memory, called(8, 1))[:, 4:] * weight
+    expected_loss, size = terms.sum(), terms.abs().sum()  # the terms nearly cancel, their rounding does not
     expected = torch.autograd.grad(expected_loss, [x, *a.parameters()], allow_unused=True)
-    torch.testing.assert_close(loss, expected_loss)
+    torch.testing.assert_close(loss, expected_loss, rtol=0, atol=1e-6 * size.item())
     assert found[0][:, :6].abs().max() == 0 < found[0][:, 6:].abs().max()
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

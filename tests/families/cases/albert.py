@@ -22,7 +22,7 @@ TINY = {
     "max_position_embeddings": 64,
     "num_labels": 2,
 }
-SHARPEN = 1.8
+SHARPEN = 4.4
 CONFIGS = {"Albert": (hf.AlbertConfig, TINY)}
 CASES = [
     Case("albert", "masked language, two groups", "AlbertForMaskedLM"),

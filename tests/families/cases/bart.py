@@ -36,7 +36,7 @@ TINY = {
     "decoder_start_token_id": 2,
     "init_std": 0.3,
 }
-SHARPEN = 1.8
+SHARPEN = 3.3
 CONFIGS = {
     "Bart": (hf.BartConfig, TINY),
     "MBart": (hf.MBartConfig, {**TINY, "scale_embedding": True}),

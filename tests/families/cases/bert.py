@@ -16,7 +16,7 @@ TINY = {
     "max_position_embeddings": 64,
     "num_labels": 2,
 }
-SHARPEN = 1.8
+SHARPEN = 4.0
 CONFIGS = {"Bert": (hf.BertConfig, TINY)}
 CASES = [
     Case("bert", "body alone", "BertModel"),

@@ -23,7 +23,7 @@ TINY = {
     "num_random_blocks": 2,
     "sep_token_id": 97,  # in no text: the reference scores no token of a question
 }
-SHARPEN = 1.8
+SHARPEN = 3.8
 BACKENDS = ("eager", "sdpa", "sparse", "tiled")
 CONFIGS = {"BigBird": (hf.BigBirdConfig, TINY)}
 FULL = {"attention_type": "original_full"}

@@ -7,7 +7,7 @@ from tests.families.mutants import BIAS, LAYER_EPSILON, MASK, MASK_OFF_BY_ONE, S
 from cutaway.parts import Embedding, FeedForward, activation
 
 TINY = {"vocab_size": 99, "hidden_size": 32, "n_layer": 3, "n_head": 4, "initializer_range": 0.3}
-SHARPEN = 1.6
+SHARPEN = 3.0
 TOLD_POSITIONS = False
 CONFIGS = {"Bloom": (hf.BloomConfig, TINY)}
 CASES = [

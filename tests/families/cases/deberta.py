@@ -21,7 +21,7 @@ TINY = {
     "max_relative_positions": 8,
     "num_labels": 2,
 }
-SHARPEN = 1.85
+SHARPEN = 4.8
 CONFIGS = {"Deberta": (hf.DebertaConfig, TINY)}
 CASES = [
     Case("deberta", "body alone", "DebertaModel"),

@@ -27,7 +27,7 @@ TINY = {
     "num_labels": 2,
 }
 OWN = {"share_att_key": False, "norm_rel_ebd": "none"}
-SHARPEN = 1.3
+SHARPEN = 4.2
 CONFIGS = {"DebertaV2": (hf.DebertaV2Config, TINY)}
 CASES = [
     Case("deberta_v2", "convolution (v2)", "DebertaV2Model", {"conv_kernel_size": 3, "conv_act": "gelu"}),

@@ -16,7 +16,7 @@ TINY = {
     "max_position_embeddings": 64,
     "num_labels": 2,
 }
-SHARPEN = 1.5
+SHARPEN = 3.9
 CONFIGS = {"DistilBert": (hf.DistilBertConfig, TINY)}
 CASES = [
     Case("distilbert", "body alone", "DistilBertModel"),

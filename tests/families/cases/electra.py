@@ -20,7 +20,7 @@ TINY = {
     "max_position_embeddings": 64,
     "num_labels": 2,
 }
-SHARPEN = 1.8
+SHARPEN = 3.7
 CONFIGS = {"Electra": (hf.ElectraConfig, TINY)}
 CASES = [
     Case("electra", "discriminator", "ElectraForPreTraining"),

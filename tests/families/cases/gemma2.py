@@ -25,7 +25,7 @@ TINY = {
     "final_logit_softcapping": 5.0,
     "attn_logit_softcapping": 20.0,
 }
-SHARPEN = 1.8
+SHARPEN = 2.9
 BACKENDS = ("eager", "tiled")
 CONFIGS = {"Gemma2": (hf.Gemma2Config, TINY)}
 FULL, SLIDING = "full_attention", "sliding_attention"

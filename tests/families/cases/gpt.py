@@ -9,7 +9,7 @@ from torch import nn
 from cutaway.parts import FeedForward, PostNorm, PreNorm, activation
 
 TINY = {"vocab_size": 99, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
-SHARPEN = 1.9
+SHARPEN = 3.9
 CASES = [
     Case("gpt", "as published", "OpenAIGPTLMHeadModel"),
     Case("gpt", "untied", "OpenAIGPTLMHeadModel", {"tie_word_embeddings": False}),

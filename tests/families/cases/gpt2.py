@@ -14,7 +14,7 @@ TINY = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-SHARPEN = 1.6
+SHARPEN = 4.1
 CONFIGS = {"GPT2": (hf.GPT2Config, TINY)}
 CASES = [
     Case("gpt2", "as published", "GPT2LMHeadModel"),

@@ -28,7 +28,7 @@ TINY = {
     "initializer_range": 0.25,
     "max_position_embeddings": 64,
 }
-SHARPEN = 1.6
+SHARPEN = 2.6
 CONFIGS = {"GPTNeoX": (hf.GPTNeoXConfig, TINY)}
 
 

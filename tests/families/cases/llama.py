@@ -20,7 +20,7 @@ TINY = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-SHARPEN = 1.6
+SHARPEN = 3.0
 CONFIGS = {"Llama": (hf.LlamaConfig, TINY), "Mistral": (hf.MistralConfig, TINY)}
 
 

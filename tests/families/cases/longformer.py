@@ -23,7 +23,7 @@ TINY = {
     "attention_window": [4, 8, 4],
 }
 PADDED, TOLD_POSITIONS = True, False
-SHARPEN = 1.8
+SHARPEN = 3.3
 BACKENDS = ("eager", "sdpa", "sparse", "tiled")
 CONFIGS = {"Longformer": (hf.LongformerConfig, TINY)}
 CASES = [

@@ -41,8 +41,10 @@ def reference(case: Case) -> nn.Module:
     for name, p in model.named_parameters():
         if name.endswith(("embeddings.weight", "lm_head.weight")):
             p.normal_(std=0.3)
-        elif name.endswith(("x_proj.weight", "dt_proj.weight", "conv1d.weight", "out_proj.weight")):
+        elif name.endswith(("x_proj.weight", "dt_proj.weight", "conv1d.weight")):
             p.normal_(std=0.5)
+        elif name.endswith("out_proj.weight"):
+            p.normal_(std=0.2)  # larger, and each layer makes the rounding of those before it several times larger
         elif p.ndim == 1 or name.endswith("A_log"):
             p.add_(torch.randn_like(p) * 0.3)
     return model

@@ -46,8 +46,10 @@ def reference(case: Case) -> nn.Module:
     for name, p in model.named_parameters():
         if name.endswith(("embeddings.weight", "lm_head.weight")):
             p.normal_(std=0.3)
-        elif name.endswith(("in_proj.weight", "conv1d.weight", "out_proj.weight")):
+        elif name.endswith("conv1d.weight"):
             p.normal_(std=0.5)
+        elif name.endswith(("in_proj.weight", "out_proj.weight")):
+            p.normal_(std=0.2)  # larger, and each layer makes the rounding of those before it several times larger
         elif name.endswith("A_log"):
             p.normal_()
         elif p.ndim == 1:

@@ -25,7 +25,7 @@ TINY = {
     "sep_token_id": 2,
 }
 BIASES = dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), True)
-SHARPEN = 1.8
+SHARPEN = 3.6
 CONFIGS = {"ModernBert": (hf.ModernBertConfig, TINY)}
 CASES = [
     Case("modernbert", "body alone", "ModernBertModel"),

@@ -30,7 +30,7 @@ TINY = {
     "max_position_embeddings": 64,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
 }
-SHARPEN = 2.2
+SHARPEN = 3.1
 WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 FULL, SLIDING = "full_attention", "sliding_attention"
 CONFIGS = {"Qwen2": (hf.Qwen2Config, TINY), "Qwen3": (hf.Qwen3Config, {**TINY, "head_dim": 8})}

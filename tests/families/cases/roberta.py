@@ -19,7 +19,7 @@ TINY = {
     "num_labels": 2,
 }
 PADDED, TOLD_POSITIONS = True, False
-SHARPEN = 1.8
+SHARPEN = 4.0
 CONFIGS = {
     "Roberta": (hf.RobertaConfig, TINY),
     "XLMRoberta": (hf.XLMRobertaConfig, TINY),

@@ -15,7 +15,7 @@ TINY = {
     "relative_attention_max_distance": 20,
     "decoder_start_token_id": 0,
 }
-SHARPEN = 2.5
+SHARPEN = 5.4
 CONFIGS = {"T5": (hf.T5Config, TINY), "MT5": (hf.MT5Config, TINY)}
 CASES = [
     Case("t5", "1.0", "T5ForConditionalGeneration"),

@@ -133,10 +133,11 @@ def reference(case: Case) -> nn.Module:
     with torch.no_grad():
         for name, p in ours.named_parameters():
             normed = p.ndim == 1 and name.endswith("norm.weight")
-            p.normal_(
-                1.0 if normed else 0.0,
-                0.1 if p.ndim == 1 else 0.7 if name.endswith((".q.weight", ".r.weight")) else 0.3,
+            sharp, calm = (
+                name.endswith((".q.weight", ".r.weight")),
+                name.endswith((".v.weight", ".out.weight", "down.weight")),
             )
+            p.normal_(1.0 if normed else 0.0, 0.1 if p.ndim == 1 or calm else 0.6 if sharp else 0.3)
     return Plain(ours)
 
 
