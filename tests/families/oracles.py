@@ -31,15 +31,21 @@ CALM = 0.4
 QUERIES = ("q_proj", "query", "SelfAttention.q", "EncDecAttention.q", "q_lin", "query_proj")
 
 
-def reference(case: Case) -> nn.Module:
-    """The reference's model with nothing left at a value that hides mistakes: norms, biases random, attention sharp."""
+def reference(case: Case, lively: bool = False) -> nn.Module:
+    """The reference's model with nothing left at a value that hides mistakes: norms, biases random, attention sharp.
+
+    `lively` ones have layers loud enough to say one token after another, not the same for ever.
+    """
     module = FAMILIES[case.family]
     if hasattr(module, "reference"):
         return module.reference(case)
     begins = max((name for name in module.CONFIGS if case.model.startswith(name)), key=len)
     make, tiny = module.CONFIGS[begins]
     model = getattr(hf, case.model)(make(**{**tiny, **case.config})).eval()
-    sharpen(model, module.SHARPEN, getattr(module, "CALM", CALM))
+    if lively:
+        sharpen(model, 1.6, 1.0)
+    else:
+        sharpen(model, module.SHARPEN, getattr(module, "CALM", CALM))
     return model
 
 

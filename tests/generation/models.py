@@ -47,7 +47,7 @@ def pair(name: str):
     """The reference and ours with its weights: random, with attention that is nearly decided."""
     torch.manual_seed(4)
     case = next(c for c in CASES if (c.family, c.variant) == FAMILIES[name])
-    theirs = reference(case)
+    theirs = reference(case, lively=True)
     # else the embedding drowns what the layers say, or one token that all look at, and it repeats one token for ever
     with torch.no_grad():
         for parameter_name, p in theirs.named_parameters():
