@@ -93,7 +93,7 @@ def load(
         sizes, rules = another_head(checkpoint, head, labels)
     model = compose_meta(checkpoint, sizes)
     wanted = wanted or main_dtype(checkpoint.tensors.values())
-    materialise(model, rules, checkpoint.tensors, wanted, device, f"loading {checkpoint.source}")
+    materialise(model, rules, checkpoint.tensors, wanted, device, checkpoint.source)
     tokenizer = checkpoint.tokenizer()
     name = os.fspath(source)
     return Loaded(

@@ -60,7 +60,9 @@ class Keys:
         """A count: a positive integer (or `default`, which may be None)."""
         value = self.take(name, default, int)
         if value is not None and value != default and not 1 <= value <= LARGEST:
-            raise ConfigError(f"the {self.family} config has {name}: {value}; a positive size is needed")
+            raise ConfigError(
+                f"the {self.family} config has {name}: {value}; a whole number from 1 to {LARGEST} is needed"
+            )
         return value
 
     def expect(self, name: str, *allowed: Any) -> Any:

@@ -185,7 +185,7 @@ def test_no_network(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
     with pytest.raises(SourceError, match="cannot be reached") as caught:
         cutaway.load("owner/never-seen")
-    assert "owner/never-seen" in str(caught.value)
+    assert "Nor is there a folder owner/never-seen here" in str(caught.value)  # a path mistyped is a hub id as well
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -216,6 +216,8 @@ def test_finite_numbers_whose_sum_overflows(tmp_path: Path) -> None:
         ({"attention_dropout": 1.5}, r"config\.json: dropout cannot be 1\.5"),
         ({"rms_norm_eps": -1.0}, r"config\.json: eps cannot be -1"),
         ({"rope_theta": -1.0, "rope_parameters": None}, "rotary_base cannot be -1"),
+        ({"rope_parameters": {"rope_theta": 0}}, r"config\.json: rotary_base cannot be 0"),
+        ({"rope_parameters": {"rope_theta": "1e4"}}, r"config\.json: .* rope_theta: '1e4'; a number"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 0.0}}, r"rotary_scaling\['factor'\] cannot be 0"),
         ({"vocab_size": 0}, "vocab_size"),
         ({"num_labels": 0}, "num_labels"),
@@ -232,8 +234,9 @@ def test_broken_config(config: dict, message: str, tmp_path: Path) -> None:
     saved("llama", tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
-    with pytest.raises((ConfigError, CheckpointError), match=message):
+    with pytest.raises((ConfigError, CheckpointError), match=message) as caught:
         cutaway.load(tmp_path)
+    assert str(tmp_path) in str(caught.value)  # which of the sources at hand is broken
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.checkpoints.tiny import answer, our_answer, relative_error, saved
 
 import cutaway
@@ -102,6 +103,26 @@ def test_other_contents(value: object, message: str, tmp_path: Path) -> None:
     torch.save(value, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=message):
         cutaway.load(tmp_path)
+
+
+def test_one_tensor_again_and_again_is_no_model(tmp_path: Path) -> None:
+    """A file of a few kilobytes must not grow into as many layers as it has names."""
+    sizes = {"vocab": 9, "width": 32, "layers": 60, "heads": 4, "kv_heads": 4, "hidden": 32, "head_width": 8}
+    model = cutaway.build("llama", **sizes, tied=True, seed=0)
+    cutaway.save(model, tmp_path / "model")
+    state = load_file(tmp_path / "model" / "model.safetensors")
+    square, row = torch.zeros(32, 32), torch.ones(32)
+    alike = {
+        name: square if t.shape == square.shape else row if t.shape == row.shape else t for name, t in state.items()
+    }
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save(alike, tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: its tensors claim more bytes"):
+        cutaway.load(tmp_path / "model")
+    torch.save(
+        {**state, "lm_head.weight": state["model.embed_tokens.weight"]}, tmp_path / "model" / "pytorch_model.bin"
+    )
+    assert cutaway.load(tmp_path / "model").family == "llama"  # a tied table under both of its names
 
 
 def test_broken_bytes(tmp_path: Path) -> None:

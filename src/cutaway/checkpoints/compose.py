@@ -52,8 +52,8 @@ def compose(
     try:
         with device, _Unfilled() if device.type == "meta" else nullcontext():
             return families.get(family).compose(sizes, **swaps.read(swapped or {}, sizes))
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
     except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError, ZeroDivisionError, KeyError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{what}: no {family} can be built of these sizes ({first})") from error

@@ -61,7 +61,7 @@ def scaling(own: Fields, context: int, base: float, factors: Stored | None) -> d
             raise ConfigError(
                 f"{own.path} has rope_freqs.weight beside a scaling of type {kind!r}, or too many of them"
             )
-        return _published(factors.read().float().view(-1), base)
+        return _published(factors.read().float().view(-1), base, own.path)
     if kind == "none":
         return None
     if kind == "linear":
@@ -71,14 +71,14 @@ def scaling(own: Fields, context: int, base: float, factors: Stored | None) -> d
     raise ConfigError(f"{own.path}: rope scaling of type {kind!r} is not read; none, linear and yarn are")
 
 
-def _published(factors: Tensor, base: float) -> dict[str, Any]:
+def _published(factors: Tensor, base: float, path: Path) -> dict[str, Any]:
     """GGUF keeps Llama 3's scaling as one divisor a frequency: the published numbers where they give just these."""
     known = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     known |= {"original_max_position_embeddings": 8192, "factor": round(float(factors.max()), 6)}
     if bool((factors >= 1).all()) and torch.allclose(_llama3_divisors(len(factors), base, known), factors, rtol=1e-5):
         return known
     if not bool((factors > 0).all() and factors.isfinite().all()):
-        raise ConfigError("rope_freqs.weight must be finite and positive")
+        raise ConfigError(f"{path}: rope_freqs.weight must be finite and positive")
     return {"rope_type": "factors", "factors": factors.tolist()}
 
 

@@ -22,7 +22,7 @@ def materialise(
     tensors: Mapping[str, Stored],
     dtype: torch.dtype,
     device: torch.device,
-    label: str = "loading",
+    source: str = "the checkpoint",
 ) -> None:
     """Gives the parameters of `model`, which are on `meta`, the numbers of a checkpoint.
 
@@ -32,7 +32,10 @@ def materialise(
         CheckpointError: a tensor is missing, unknown, of a wrong shape or type, or not finite.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    entries = list(expand(rules, shapes, tensors)) if rules is not None else _own(shapes, tensors)
+    try:
+        entries = list(expand(rules, shapes, tensors)) if rules is not None else _own(shapes, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     for entry in entries:
         _check(entry, tensors[entry.theirs], shapes)
     real: dict[str, Tensor] = {}
@@ -41,7 +44,7 @@ def materialise(
     sizes = [prod(tensors[entry.theirs].shape) * dtype.itemsize for entry in entries]
     try:
         with _one_thread():
-            for entry in track(zip(sizes, entries, strict=True), sum(sizes), label):
+            for entry in track(zip(sizes, entries, strict=True), sum(sizes), f"loading {source}"):
                 _read(entry, tensors[entry.theirs], shapes, real, dtype, device)
     except (MemoryError, RuntimeError) as error:  # torch reports exhausted memory as a RuntimeError
         if isinstance(error, RuntimeError) and "alloc" not in str(error) and "memory" not in str(error):

@@ -15,6 +15,8 @@ from torch import Tensor
 from cutaway.checkpoints.stored import PIECE, Stored
 from cutaway.errors import CheckpointError
 
+NAMES = 4  # that a tied table may have: T5's and BART's own files name it so often
+
 
 class Held(Stored):
     """A tensor that torch has mapped from the file."""
@@ -73,6 +75,10 @@ def read(path: Path) -> dict[str, Stored]:
             raise CheckpointError(f"{path}: {name} is no plain tensor (sparse, quantised or empty of data)")
         if tensor.nbytes > path.stat().st_size:
             raise CheckpointError(f"{path}: {name} claims more bytes than the file has")
+    if sum(tensor.nbytes for tensor in found.values()) > NAMES * path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: its tensors claim more bytes than the file has; they are the same few again and again"
+        )
     return {name: (Held if mapped else InMemory)(tensor, path) for name, tensor in found.items()}
 
 

@@ -56,7 +56,11 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
         return _open_path(locate(name), name)
     looks_local = isinstance(source, os.PathLike) or name.startswith((".", "/", "~")) or path.suffix == ".gguf"
     if not looks_local and hub.HUB_ID.fullmatch(name):
-        return _open_path(hub.fetch(name), name)
+        try:
+            folder = hub.fetch(name)
+        except SourceError as error:
+            raise SourceError(f"{error}. Nor is there a folder {name} here") from error
+        return _open_path(folder, name)
     raise SourceError(f"no checkpoint at {name!r}: {_hint(name)}")
 
 

@@ -24,10 +24,14 @@ class File:
     def __init__(self, path: Path):
         self.path = path
         try:
-            self.file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed with the checkpoint)
+            self.file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed when its last tensor is forgotten)
             self.size = self.file.seek(0, 2)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
 
     def into(self, out: Tensor, offset: int) -> None:
         """Fills the contiguous CPU tensor `out` with the bytes at `offset`."""

@@ -182,10 +182,16 @@ def read_rotary(keys: Keys, context: int, base: str = "rope_theta", share: str |
     From the newer `rope_parameters`, or `rope_scaling` and the older keys whose names are `base` and `share`.
     """
     scaling = {**keys.take("rope_scaling", {}), **keys.take("rope_parameters", {})}
-    found: dict[str, Any] = {"rotary_base": float(scaling.pop("rope_theta", None) or keys.take(base, 10_000.0))}
+
+    def number(newer: str, older: str, default: float) -> float:
+        older_value, value = keys.take(older, default), scaling.pop(newer, None)
+        if type(value) not in (int, float, type(None)):
+            raise ConfigError(f"the {keys.family} config has {newer}: {value!r}; a number is needed")
+        return older_value if value is None else float(value)
+
+    found: dict[str, Any] = {"rotary_base": number("rope_theta", base, 10_000.0)}
     if share is not None:
-        found["rotary_share"] = float(scaling.pop("partial_rotary_factor", None) or keys.take(share, 0.25))
-    keys.ignore(base, *([share] if share else []))
+        found["rotary_share"] = number("partial_rotary_factor", share, 0.25)
     kind = scaling.setdefault("rope_type", scaling.pop("type", "default"))
     if kind in ("yarn", "llama3"):
         scaling.setdefault("original_max_position_embeddings", context)
