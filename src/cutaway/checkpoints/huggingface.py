@@ -31,7 +31,10 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
     kind = config.get("model_type")
     if not isinstance(kind, str):
         raise ConfigError(f"{folder / CONFIG} names no model_type, so nobody can tell which family it is of")
-    family = families.by_model_type(kind)
+    try:
+        family = families.by_model_type(kind)
+    except ConfigError as error:
+        raise ConfigError(f"{folder / CONFIG}: {error}") from error
     module = families.get(family)
     tensors = open_tensors(folder)
     try:
