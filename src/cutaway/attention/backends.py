@@ -42,7 +42,8 @@ def _sdpa(scores: Scores, v: Tensor, dropout: float) -> Tensor:
     q, k, scale = scores.q, scores.k, scores.scale
     heads, groups = q.shape[1], k.shape[1]
     # PyTorch aligns `is_causal` to the top left, which is only right when keys and queries are the same tokens
-    if scores.own and scores.bias is None and isinstance(scores.mask, Causal) and scores.packing != "any":
+    plain = scores.own and scores.bias is None and scores.documents is None and scores.packing != "any"
+    if plain and isinstance(scores.mask, Causal):
         causal = q.shape[2] > 1
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=groups != heads

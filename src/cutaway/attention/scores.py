@@ -27,6 +27,9 @@ Packing = Literal["none", "right", "any"]
 class Scores:
     """Everything that determines one attention pattern.
 
+    Where several texts share a row, `documents` tells them apart: nobody looks at another text's keys. Positions are then
+    counted within each text, so no mask has to know of it.
+
     `own`, `newest` and `packing` are facts known without reading a tensor: the keys are the queries' own tokens; the
     keys are all the past of one newest query; where padding may stand. They never change the result, only its cost.
     """
@@ -42,6 +45,7 @@ class Scores:
     own: bool = False
     newest: bool = False
     packing: Packing = "any"
+    documents: tuple[Int[Tensor, "#b q"], Int[Tensor, "#b k"]] | None = None  # which text queries and keys are of
     owner: Hashable = None  # names the keys within one forward, so that layers share one dense mask
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
@@ -54,12 +58,21 @@ class Scores:
         if self.newest and sees_all_past(self.mask):
             return None
         mask = self.mask if self.packing == "none" else self.mask & Padding()
-        if isinstance(mask, Full):
+        if isinstance(mask, Full) and self.documents is None:
             return None
         key = (mask, self.owner)
         if key not in self.memo:
-            self.memo[key] = self.fitting(mask.dense(self.q_pos, self.k_pos), "mask")
+            allowed = mask.dense(self.q_pos, self.k_pos)
+            same = self.same(slice(None), slice(None))
+            self.memo[key] = self.fitting(allowed if same is None else allowed & same, "mask")
         return self.memo[key]
+
+    def same(self, rows: slice, columns: slice) -> Bool[Tensor, "b 1 q k"] | None:
+        """Where query and key are of one text; None where there is only one."""
+        if self.documents is None:
+            return None
+        of_queries, of_keys = self.documents
+        return of_queries[:, None, rows, None] == of_keys[:, None, None, columns]
 
     def repeats(self) -> Float[Tensor, "..."] | None:
         """What the mask adds to the logits of pairs that count more than once."""

@@ -38,7 +38,7 @@ SHORT = 256  # below, one dense product is as fast
 
 def supports(scores: Scores) -> bool:
     """Whether the mask can be taken apart."""
-    if not scores.own or scores.bias is not None or torch.compiler.is_compiling():
+    if not scores.own or scores.bias is not None or scores.documents is not None or torch.compiler.is_compiling():
         return False
     groups = scores.q.shape[1] // scores.k.shape[1]
     parts = _by_head(scores)

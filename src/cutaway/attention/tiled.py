@@ -45,7 +45,8 @@ def _tile(x: Tensor, rows: slice, columns: slice) -> Tensor:
 
 def _allowed(scores: Scores, rows: slice, columns: slice) -> Tensor:
     q_pos, k_pos = scores.q_pos[:, None, rows, None], scores.k_pos[:, None, None, columns]
-    allowed = scores.mask.allowed(q_pos, k_pos)
+    allowed, same = scores.mask.allowed(q_pos, k_pos), scores.same(rows, columns)
+    allowed = allowed if same is None else allowed & same
     return allowed if scores.packing == "none" else allowed & (k_pos >= 0)
 
 

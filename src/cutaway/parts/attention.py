@@ -111,6 +111,7 @@ class Attention(nn.Module):
             own=owner == "own",
             newest=isinstance(owner, tuple) and owner[0] == "newest",
             packing=ctx.memory_packing if self.cross else ctx.packing if owner == "own" else "any",
+            documents=None if ctx.documents is None or self.cross else (ctx.documents, ctx.documents),
             owner=owner,
             memo=ctx.memo,
         )

@@ -60,17 +60,22 @@ class BlockSparseAttention(Attention):
         if ctx.pos.shape[1] <= self.full:
             return Full()
         key = ("bigbird", self.block, self.random, self.seed if self.training else None)
-        return ctx.once(key, lambda: self._pattern(ctx.pos))
+        return ctx.once(key, lambda: self._pattern(ctx.pos, ctx.documents is not None))
 
     @property
     def full(self) -> int:
         """Up to how many tokens everybody looks at everybody."""
         return (5 + 2 * self.random) * self.block
 
-    def _pattern(self, pos: Int[Tensor, "#b t"]) -> Mask:
+    def _pattern(self, pos: Int[Tensor, "#b t"], documents: bool) -> Mask:
         lengths = (pos.amax(1) + 1).tolist()  # each row's own, whatever padding stands beside it
         if max(lengths) <= self.full:
             return Full()
+        if documents:
+            raise ConfigError(
+                f"BigBird's blocks are those of one text a row: documents that share one have up to {self.full} tokens here, "
+                f"not {max(lengths)}"
+            )
         total = -(-max(lengths) // self.block)
         made = {n: torch.from_numpy(self.layout(n, total)) for n in dict.fromkeys(lengths)}
         return Blocks(torch.stack([made[n] for n in lengths]).to(pos.device), self.block)

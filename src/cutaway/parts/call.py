@@ -21,6 +21,7 @@ def context(
     state: State | None,
     max_positions: int | None,
     segments: Tensor | None = None,
+    documents: Tensor | None = None,
 ) -> Context:
     """Where every token of this call stands, after checking that the call makes sense. Refused, it leaves `state` alone."""
     check(ids, vocab, "ids")
@@ -28,6 +29,11 @@ def context(
     if state is not None and state.batch != ids.shape[0]:
         raise ConfigError(f"a state of {state.batch} rows cannot take {ids.shape[0]}")
     packing = where_padding(padding)
+    if documents is not None:
+        if state is not None:
+            raise ConfigError("a state goes on with one text a row; leave documents out")
+        check(documents, 2**31, "documents", ids)
+        positions = within(documents, padding) if positions is None else positions
     fresh = state is None or state.calls == 0
     if positions is not None:
         if state is not None:
@@ -42,7 +48,8 @@ def context(
     if may_exceed and not torch.compiler.is_compiling():
         check_length(int(pos.max()) + 1, max_positions)
     # given positions need not grow from left to right, which the fast causal path relies on
-    return Context(pos, packing if positions is None else "any", state, fresh, segments=segments)
+    packing = packing if positions is None else "any"
+    return Context(pos, packing, state, fresh, documents=documents, segments=segments)
 
 
 def check(numbers: Tensor, below: int, name: str, ids: Tensor | None = None) -> None:
@@ -82,6 +89,19 @@ def count(tokens: int, padding: Bool[Tensor, "b t"] | None, device: torch.device
     if padding is None:
         return torch.arange(tokens, device=device)[None]
     return torch.where(padding, padding.cumsum(1) - 1, -1)
+
+
+def within(documents: Int[Tensor, "#b t"], padding: Bool[Tensor, "b t"] | None) -> Int[Tensor, "#b t"]:
+    """Positions counted in each document by itself, whose real tokens need not stand together; 0 on padding."""
+    if padding is not None:
+        documents = torch.where(padding, documents, -1)
+    order = documents.argsort(dim=1, stable=True)
+    there = documents.gather(1, order)
+    columns = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    begins = torch.cat([torch.ones_like(there[:, :1], dtype=torch.bool), there[:, 1:] != there[:, :-1]], 1)
+    pos = columns - torch.where(begins, columns, 0).cummax(1).values
+    pos = torch.empty_like(pos).scatter_(1, order, pos)
+    return pos if padding is None else pos.masked_fill(~padding, 0)
 
 
 def behind(start: int, ids: Int[Tensor, "b t"], padding: Bool[Tensor, "b t"] | None) -> Int[Tensor, "b t"]:

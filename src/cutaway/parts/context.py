@@ -34,6 +34,7 @@ class Context:
     memory: Float[Tensor, "b s d"] | None = None  # what cross-attention looks at: the encoder's output
     memory_pos: Int[Tensor, "#b s"] | None = None
     memory_packing: Packing = "none"
+    documents: Int[Tensor, "#b q"] | None = None  # which text each token is of, where several share a row
     segments: Int[Tensor, "#b q"] | None = None  # sentence A or B (BERT)
     global_mask: Bool[Tensor, "#b q"] | None = None  # tokens that all look at, and that look at all (Longformer)
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # shared by one forward

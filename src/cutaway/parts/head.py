@@ -103,6 +103,8 @@ class DetectionHead(nn.Module):
 class SequenceHead(nn.Module):
     """W pool(x) + b; of transform(pool(x)) where there is a `transform`."""
 
+    keeps_documents = False
+
     def __init__(
         self,
         pool: nn.Module,
@@ -124,6 +126,8 @@ class SequenceHead(nn.Module):
 
 class EmbeddingHead(nn.Module):
     """pool(x), of length 1 where `normalise` (Reimers and Gurevych 2019)."""
+
+    keeps_documents = False
 
     def __init__(self, pool: nn.Module, normalise: bool = True) -> None:
         super().__init__()

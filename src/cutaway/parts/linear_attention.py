@@ -75,6 +75,8 @@ class LinearAttention(nn.Module):
         ConfigError: the heads do not divide, or there is something to add to logits, which do not exist here.
     """
 
+    keeps_documents = False
+
     def __init__(
         self,
         width: int,

@@ -51,6 +51,8 @@ class LocalGlobalAttention(Attention):
 
     def pattern(self, ctx: Context) -> Mask:
         marks = self._marks(ctx)
+        if marks is not None and ctx.documents is not None:
+            raise ConfigError("global tokens are of one document a row; mark none, or give each a row of its own")
         return (
             self.mask
             if marks is None

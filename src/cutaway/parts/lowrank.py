@@ -69,6 +69,8 @@ class LowRankAttention(nn.Module):
         ConfigError: the heads do not divide, a causal mask, or something to add to T × T logits, which do not exist here.
     """
 
+    keeps_documents = False
+
     def __init__(
         self,
         width: int,

@@ -52,6 +52,8 @@ class LSHAttention(nn.Module):
         ConfigError: the heads do not divide, odd buckets, or something to add to logits.
     """
 
+    keeps_documents = False
+
     def __init__(
         self,
         width: int,

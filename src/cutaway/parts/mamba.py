@@ -49,6 +49,8 @@ class Mamba(nn.Module):
         ConfigError: the mask lets tokens look ahead, which a scan cannot.
     """
 
+    keeps_documents = False
+
     def __init__(
         self,
         width: int,

@@ -60,6 +60,8 @@ class Mamba2(nn.Module):
         ConfigError: heads or groups do not divide, or the mask lets tokens look ahead.
     """
 
+    keeps_documents = False
+
     def __init__(
         self,
         width: int,

@@ -40,6 +40,7 @@ class Stack(nn.Module):
         max_positions: int | None,
         positions: Tensor | None = None,
         segments: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Context:
         """The context of a call, after checking that this stack can take it."""
         if self.embedding.tokens.weight.is_meta and not ids.is_meta:
@@ -50,7 +51,7 @@ class Stack(nn.Module):
             if not self.segments:
                 raise ConfigError("this model tells no segments apart; leave them out")
             check(segments, self.segments, "segments", ids)
-        return context(self.vocab, ids, padding, positions, state, max_positions, segments)
+        return context(self.vocab, ids, padding, positions, state, max_positions, segments, documents)
 
     @property
     def segments(self) -> int:
@@ -94,6 +95,7 @@ class Model(nn.Module):
         *,
         positions: Int[Tensor, "#b t"] | None = None,
         segments: Int[Tensor, "#b t"] | None = None,
+        documents: Int[Tensor, "#b t"] | None = None,
         global_mask: Bool[Tensor, "#b t"] | None = None,
         state: State | None = None,
         last: bool = False,
@@ -105,17 +107,22 @@ class Model(nn.Module):
             positions: absolute positions; counted over the real tokens by default. Masks go by them and not by columns:
                 a causal model's token looks at all whose position is not above its own.
             segments: sentence A (0) or B (1) of each token, for models that tell them apart.
+            documents: which document each token is of, where several share a row: any numbers from 0. None sees another's
+                tokens, and positions are counted in each by itself, so it gets the numbers it would get alone. Refused
+                where a part cannot do so, such as a scan; parts of your own that mix tokens must heed `ctx.documents`,
+                or say so by `keeps_documents = False`.
             global_mask: True on tokens that all look at and that look at all, for models with global attention.
             state: what came before; is updated. `State(batch, capacity)` starts.
             last: only each row's last real token, whatever its position, (B, 1, ...): spares the head the others.
 
         Raises:
-            ConfigError: a wrong shape, dtype or id; segments, of a model that has none; weights on `meta`.
+            ConfigError: a wrong shape, dtype or id; segments, of a model that has none; documents, where a part cannot
+                keep them apart or a state goes on; weights on `meta`.
             CapacityError: more tokens than the model has positions, or than the state has room for.
 
         A call that is refused leaves the state as it was.
         """
-        x, ctx = self._states(ids, padding, positions, segments, state, global_mask)
+        x, ctx = self._states(ids, padding, positions, segments, state, global_mask, documents)
         if last:
             x = pick_last(x, ctx)[:, None]
         return x if self.head is None else self.head(x, ctx)
@@ -134,8 +141,15 @@ class Model(nn.Module):
         segments: Tensor | None = None,
         state: State | None = None,
         global_mask: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
-        ctx = self.stack.called(ids, padding, state, self.max_positions, positions, segments)
+        if documents is not None:
+            parts = {type(part).__name__ for part in self.modules() if not getattr(part, "keeps_documents", True)}
+            if parts:
+                raise ConfigError(
+                    f"{', '.join(sorted(parts))} cannot keep several documents in a row apart; give each a row of its own"
+                )
+        ctx = self.stack.called(ids, padding, state, self.max_positions, positions, segments, documents)
         ctx = ctx if global_mask is None else mark(ctx, global_mask, self.stack)
         return self.stack(ids, ctx), ctx
 

@@ -24,6 +24,8 @@ class NGrams(nn.Module):
     Time O(T·kernel·D²/groups).
     """
 
+    keeps_documents = False
+
     def __init__(self, width: int, kernel: int, act: str, groups: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         if kernel % 2 == 0 or width % groups:

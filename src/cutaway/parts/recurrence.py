@@ -37,6 +37,8 @@ class Recurrence(nn.Module):
         ConfigError: another cell; a state to continue from in reverse.
     """
 
+    keeps_documents = False
+
     def __init__(self, width: int, hidden: int | None = None, *, cell: str = "lstm", reverse: bool = False) -> None:
         super().__init__()
         if cell not in GATES:

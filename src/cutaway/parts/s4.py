@@ -49,6 +49,8 @@ class S4(nn.Module):
         ConfigError: the mask lets tokens look ahead; another kind; an odd state.
     """
 
+    keeps_documents = False
+
     def __init__(
         self,
         width: int,

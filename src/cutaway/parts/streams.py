@@ -34,8 +34,9 @@ def with_queries(
     places: Int[Tensor, "b p"],
     seen: Bool[Tensor, "b q q"] | None = None,
     segments: Int[Tensor, "b p"] | None = None,
+    documents: Int[Tensor, "b p"] | None = None,
 ) -> Streams:
-    """The context `ctx` with queries behind its tokens, which look from `places` and are of those `segments`."""
+    """The context `ctx` with queries behind its tokens, which look from `places` and are of those segments and documents."""
     own = ctx.pos.expand(len(places), -1)
     return Streams(
         pos=torch.cat([own, torch.full_like(places, -1)], 1),
@@ -43,6 +44,7 @@ def with_queries(
         state=ctx.state,
         fresh=ctx.fresh,
         site=ctx.site,
+        documents=None if ctx.documents is None or documents is None else torch.cat([ctx.documents, documents], 1),
         segments=None
         if ctx.segments is None or segments is None
         else torch.cat([ctx.segments.expand(len(places), -1), segments], 1),
@@ -77,7 +79,7 @@ class EnhancedDecoder(Block):
         self.positions = positions
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
-        both, trace = with_queries(ctx, ctx.pos.expand(x.shape[0], -1)), listening()
+        both, trace = with_queries(ctx, ctx.pos.expand(x.shape[0], -1), documents=ctx.documents), listening()
         known = 0 if trace is None else len(trace)
         queries = self.positions(x, ctx)
         for _ in range(self.times):
@@ -97,6 +99,13 @@ def _of_queries(record: Recorded | Implied, tokens: int, ctx: Context) -> Record
     old = record.scores
     bias = None if old.bias is None else old.bias.expand(*old.q.shape[:3], old.k.shape[2])[:, :, tokens:, :tokens]
     seen = replace(
-        old, q=old.q[:, :, tokens:], k=old.k[:, :, :tokens], bias=bias, q_pos=ctx.pos, k_pos=ctx.pos, memo={}
+        old,
+        q=old.q[:, :, tokens:],
+        k=old.k[:, :, :tokens],
+        bias=bias,
+        q_pos=ctx.pos,
+        k_pos=ctx.pos,
+        memo={},
+        documents=None if ctx.documents is None else (ctx.documents, ctx.documents),
     )
     return replace(record, scores=seen, v=record.v[:, :, :tokens])

@@ -190,6 +190,7 @@ class Synthesizer(nn.Module):
             own=owner == "own",
             newest=isinstance(owner, tuple) and owner[0] == "newest",
             packing=ctx.packing if owner == "own" else "any",
+            documents=None if ctx.documents is None else (ctx.documents, ctx.documents),
             owner=owner,
             memo=ctx.memo,
         )
