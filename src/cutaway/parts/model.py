@@ -99,6 +99,7 @@ class Model(nn.Module):
         global_mask: Bool[Tensor, "#b t"] | None = None,
         state: State | None = None,
         last: bool = False,
+        head: bool = True,
     ) -> Tensor:
         """
         Args:
@@ -114,6 +115,7 @@ class Model(nn.Module):
             global_mask: True on tokens that all look at and that look at all, for models with global attention.
             state: what came before; is updated. `State(batch, capacity)` starts.
             last: only each row's last real token, whatever its position, (B, 1, ...): spares the head the others.
+            head: False gives the states below the head, (B, T, D): a loss may then go through it in pieces.
 
         Raises:
             ConfigError: a wrong shape, dtype or id; segments, of a model that has none; documents, where a part cannot
@@ -125,7 +127,7 @@ class Model(nn.Module):
         x, ctx = self._states(ids, padding, positions, segments, state, global_mask, documents)
         if last:
             x = pick_last(x, ctx)[:, None]
-        return x if self.head is None else self.head(x, ctx)
+        return self.head(x, ctx) if head and self.head is not None else x
 
     def pooled(self, ids: Int[Tensor, "b t"], padding: Bool[Tensor, "b t"] | None = None) -> Float[Tensor, "b d"]:
         """BERT's pooled vector of each sequence, (B, D)."""
@@ -186,12 +188,13 @@ class EncoderDecoder(nn.Module):
         global_mask: Bool[Tensor, "#b s"] | None = None,
         state: State | None = None,
         last: bool = False,
+        head: bool = True,
     ) -> Tensor:
         """Both at once; arguments as for `Model`. Without a target it is the source, moved on by one behind `start`."""
         memory = self.encode(source_ids, source_padding, global_mask)
         if target_ids is None:
             target_ids, target_padding = behind(self.start, source_ids, source_padding), source_padding
-        return self.decode(target_ids, memory, source_padding, target_padding, state=state, last=last)
+        return self.decode(target_ids, memory, source_padding, target_padding, state=state, last=last, head=head)
 
     def encode(
         self,
@@ -213,6 +216,7 @@ class EncoderDecoder(nn.Module):
         *,
         state: State | None = None,
         last: bool = False,
+        head: bool = True,
     ) -> Tensor:
         """Logits of the target, given the encoder's states. With a `state`, cross-attention's keys are computed once."""
         if memory.shape[0] != target_ids.shape[0]:
@@ -232,7 +236,7 @@ class EncoderDecoder(nn.Module):
         x = self.decoder(target_ids, ctx)
         if last:
             x = pick_last(x, ctx)[:, None]
-        return x if self.head is None else self.head(x, ctx)
+        return self.head(x, ctx) if head and self.head is not None else x
 
 
 def initialise(model: nn.Module, std: float = 0.02) -> None:

@@ -40,6 +40,7 @@ class PermutedModel(Model):
         *,
         segments: Int[Tensor, "#b t"] | None = None,
         state: State | None = None,
+        head: bool = True,
     ) -> Tensor:
         """What the head says of `targets` (B, P, ...), each guessed from the tokens before it in `order`.
 
@@ -47,7 +48,7 @@ class PermutedModel(Model):
             order: (B, T), the place of each token in the order of guessing. Tokens with the same place see each other
                 and do not guess one another: all that is given may have place 0.
             targets: (B, P), columns of `ids` to guess. The token that stands there is not looked at; any will do.
-            padding, segments, state: as for a call. What came before is seen by all.
+            padding, segments, state, head: as for a call. What came before is seen by all.
 
         A target that nothing comes before sees nothing, and attention gives zeros. Memory and time are those of a text
         of T + P tokens.
@@ -80,4 +81,4 @@ class PermutedModel(Model):
         x = torch.cat([self.stack.embedding(ids, ctx), self.query.expand(*targets.shape, -1)], 1)
         both = with_queries(ctx, at_targets(ctx.pos), seen, own)
         x = self.stack.through(x, both)[:, tokens:]
-        return x if self.head is None else self.head(x, ctx)
+        return self.head(x, ctx) if head and self.head is not None else x
