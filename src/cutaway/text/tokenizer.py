@@ -20,14 +20,15 @@ _NAMED = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")
 class Tokenizer:
     """Made by `text.from_directory` and `text.from_gguf`.
 
-    `vocab_size`: number of ids. `bos_id`, `pad_id`: None where there is none. `eos_ids`: each ends a generation.
+    `vocab_size`: number of ids. `bos_id`, `pad_id`, `mask_id`: None where there is none. `eos_ids`: each ends a generation.
     """
 
     def __init__(self, engine: Engine, roles: Roles, chat_template: str | None = None):
         self._engine, self._roles, self.chat_template = engine, roles, chat_template
         self.vocab_size = engine.size
         ids = {name: self._id(getattr(roles, name)) for name in _NAMED}
-        self.bos_id, self.eos_id, self.pad_id, self.unk_id = (ids[n] for n in ("bos", "eos", "pad", "unk"))
+        self.bos_id, self.eos_id, self.pad_id = ids["bos"], ids["eos"], ids["pad"]
+        self.unk_id, self.mask_id = ids["unk"], ids["mask"]
         self.eos_ids: set[int] = set(roles.more_eos) | ({self.eos_id} - {None})  # type: ignore[operator]
         self.special_ids = frozenset(engine.specials.values())
         self.max_length = roles.max_length

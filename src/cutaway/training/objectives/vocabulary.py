@@ -1,0 +1,74 @@
+"""What an objective has to know of the ids it works with: which are words, which mask or mark, where words begin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cutaway.axes import Bool, Int
+from cutaway.text import Tokenizer
+from cutaway.training.errors import TrainingError
+
+
+class Vocabulary:
+    """The ids of a tokenizer, and those that a model has beyond them.
+
+    A tokenizer that has no mask or no sentinels, such as one of characters, can still be used: build the model with a
+    larger `vocab`, and the ids behind the tokenizer's are taken, from the last one down.
+
+    Args:
+        size: V, how many ids the model has.
+        mask, eos: the ids, where the tokenizer does not say or says otherwise.
+
+    Raises:
+        TrainingError: the tokenizer has more ids than the model.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, size: int, *, mask: int | None = None, eos: int | None = None) -> None:
+        if tokenizer.vocab_size > size:
+            raise TrainingError(
+                f"the tokenizer has {tokenizer.vocab_size} ids and the model {size}: build it with vocab={tokenizer.vocab_size}"
+            )
+        self.tokenizer, self.size = tokenizer, size
+        self.eos = tokenizer.eos_id if eos is None else eos
+        self._mask = tokenizer.mask_id if mask is None else mask
+        ordinary = torch.ones(size, dtype=torch.bool)
+        ordinary[tokenizer.vocab_size :] = False
+        special = [*tokenizer.special_ids, *(i for i in (self._mask, self.eos) if i is not None)]
+        ordinary[special] = False
+        self.is_ordinary: Bool[Tensor, " v"] = ordinary  # not a control token, and one the tokenizer has
+        self.ordinary: Int[Tensor, " n"] = ordinary.nonzero()[:, 0]
+        if not len(self.ordinary):
+            raise TrainingError("the tokenizer has control tokens only")
+
+    @property
+    def mask(self) -> int:
+        """The id that hides a token."""
+        if self._mask is not None:
+            return self._mask
+        return self._spare(1, "a mask")[0]
+
+    def sentinels(self, count: int) -> Int[Tensor, " n"]:
+        """Ids that stand for what was cut out: T5's <extra_id_0>, <extra_id_1>, …, or the model's last ones, downwards."""
+        named = [self.tokenizer.encode(f"<extra_id_{i}>", special=False) for i in range(count)]
+        if all(len(ids) == 1 and ids[0] in self.tokenizer.special_ids for ids in named):
+            return torch.tensor([ids[0] for ids in named])
+        return torch.tensor(self._spare(count, "sentinels"))
+
+    def _spare(self, count: int, what: str) -> list[int]:
+        if self.size - self.tokenizer.vocab_size < count:
+            raise TrainingError(
+                f"this tokenizer has no token for {what}, and the model no {count} spare: "
+                f"build it with vocab={self.tokenizer.vocab_size + count} or more"
+            )
+        return list(range(self.size - 1, self.size - 1 - count, -1))
+
+    def begins_word(self) -> Bool[Tensor, " v"]:
+        """True on the ids that begin a word, control tokens too: all but ##ing of WordPiece; elsewhere those with a space."""
+        labels = self.tokenizer.tokens(range(self.tokenizer.vocab_size))
+        pieces = any(label.startswith("##") for label in labels)
+        begins = torch.ones(self.size, dtype=torch.bool)
+        begins[: len(labels)] = torch.tensor(
+            [not label.startswith("##") if pieces else label.startswith("▁") for label in labels]
+        )
+        return begins | ~self.is_ordinary
