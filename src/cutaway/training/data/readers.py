@@ -105,18 +105,40 @@ def json_rows(path: Path) -> Iterator[Row]:
                 continue
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as problem:
-                reason = (
-                    f"{problem.msg}, column {problem.colno}"
-                    if isinstance(problem, json.JSONDecodeError)
-                    else "too deep"
-                )
-                raise DataError(f"{path}, line {number}: broken JSON ({reason}): {line.strip()[:60]}") from None
+            except (ValueError, RecursionError) as problem:
+                raise DataError(
+                    f"{path}, line {number}: broken JSON ({_reason(problem)}): {line.strip()[:60]!r}"
+                ) from None
             if not isinstance(row, dict):
                 raise DataError(
                     f"{path}, line {number}: a line must be a JSON object with named columns, not {line[:60]!r}"
                 )
             yield number, row
+
+
+def json_list(path: Path) -> Iterator[Row]:
+    """The objects of a file that is one JSON list, counted from 1. Read as a whole: long ones are better JSONL."""
+    with opened(path) as file:
+        try:
+            rows = json.load(file)
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, RecursionError) as problem:
+            line = f", line {problem.lineno}" if isinstance(problem, json.JSONDecodeError) else ""
+            raise DataError(
+                f"{path}{line}: broken JSON ({_reason(problem)}); JSON line by line is kind 'jsonl'"
+            ) from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(
+            f"{path} must be one JSON list of objects with named columns; JSON line by line is kind 'jsonl'"
+        )
+    yield from enumerate(rows, 1)
+
+
+def _reason(problem: BaseException) -> str:
+    if isinstance(problem, json.JSONDecodeError):
+        return f"{problem.msg}, column {problem.colno}"
+    return "too deep" if isinstance(problem, RecursionError) else "a number too long to read"
 
 
 def table_rows(path: Path, separator: str, names: tuple[str, ...] | None) -> Iterator[Row]:

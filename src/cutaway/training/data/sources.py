@@ -5,16 +5,19 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cutaway.training.data import readers
+from cutaway.training.data import hub, readers
 from cutaway.training.data.readers import Row
 from cutaway.training.errors import DataError
 
 KINDS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
     ".csv": "csv",
     ".tsv": "tsv",
     ".conll": "conll",
@@ -28,6 +31,7 @@ class Part:
     name: str
     rows: Callable[[], Iterator[Row]]
     pieces: Callable[[], Iterator[str]] | None = None  # of a file that is one text
+    unit: str = "line"  # what its rows are counted in
 
 
 class Examples:
@@ -85,7 +89,7 @@ class Examples:
                 if not all(isinstance(value, str) for value in values):
                     name, value = next((n, v) for n, v in zip(names, values, strict=True) if not isinstance(v, str))
                     is_ = "missing" if name not in row else f"no text but {str(value)[:40]!r}"
-                    raise DataError(f"{part.name}, line {line}: column {name!r} is {is_}")
+                    raise DataError(f"{part.name}, {part.unit} {line}: column {name!r} is {is_}")
                 yield values, True  # type: ignore[misc]
 
 
@@ -105,9 +109,10 @@ def examples(
     """Opens data.
 
     Args:
-        source: a file, a folder (all its files, in order of their paths), a pattern such as `corpus/**/*.txt`, or several.
-        kind: "text", "jsonl", "csv", "tsv" or "conll"; None is by the end of the name (`.gz` after it is unpacked), and text
-            where that says nothing.
+        source: a file, a folder (all its files, in order of their paths), a pattern such as `corpus/**/*.txt`, a data set of
+            a hub (`hub:NAME`, `hub:NAME:SPLIT`, `hub:NAME:CONFIG:SPLIT`), or several.
+        kind: "text", "jsonl", "json", "csv", "tsv", "conll" or "parquet"; None is by the end of the name (`.gz` after it is
+            unpacked), and text where that says nothing.
         names: the columns of a CSV or TSV file whose first line is data.
         document: what one text of a text file is: the "file", a "line" or a "paragraph".
 
@@ -117,12 +122,15 @@ def examples(
     if document not in ("file", "line", "paragraph"):
         raise DataError(f"document is {document!r}; a text is a 'file', a 'line' or a 'paragraph'")
     sources = [source] if isinstance(source, (str, Path)) else list(source)
-    files = [file for each in sources for file in _files(str(each))]
-    if not files:
+    parts = []
+    for each in map(str, sources):
+        if each.startswith("hub:"):
+            parts.append(Part(each, partial(hub.hub_rows, each), unit="example"))
+        else:
+            parts += [_part(file, kind, tuple(names) if names else None, document) for file in _files(each)]
+    if not parts:
         raise DataError("no data: name a file, a folder or a data set")
-    return Examples(
-        ", ".join(map(str, sources)), [_part(f, kind, tuple(names) if names else None, document) for f in files]
-    )
+    return Examples(", ".join(map(str, sources)), parts)
 
 
 def _files(source: str) -> list[Path]:
@@ -146,10 +154,15 @@ def _part(file: Path, kind: str | None, names: tuple[str, ...] | None, document:
     if kind == "text":
         whole = (lambda: readers.pieces(file)) if document == "file" else None
         return Part(name, lambda: readers.text_rows(file, document), whole)
-    if kind == "jsonl":
-        return Part(name, lambda: readers.json_rows(file))
     if kind in ("csv", "tsv"):
         return Part(name, lambda: readers.table_rows(file, "," if kind == "csv" else "\t", names))
-    if kind == "conll":
-        return Part(name, lambda: readers.conll_rows(file))
-    raise DataError(f"no kind of file is called {kind!r}: there are text, jsonl, csv, tsv and conll")
+    rows = {
+        "jsonl": (readers.json_rows, "line"),
+        "json": (readers.json_list, "object"),
+        "conll": (readers.conll_rows, "line"),
+        "parquet": (hub.parquet_rows, "row"),
+    }
+    if kind not in rows:
+        raise DataError(f"no kind of file is called {kind!r}: there are text, csv, tsv, {', '.join(rows)}")
+    read, unit = rows[kind]
+    return Part(name, partial(read, file), unit=unit)
