@@ -35,6 +35,7 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
     """Opens whatever `source` names, without reading a tensor.
 
     - a folder in the Hugging Face layout, or one that cutaway saved; a `.gguf` file
+    - the folder of a training run: its best checkpoint, else its last
     - `smollm2` or `minilm`, the models that two Python packages ship
     - `owner/name` or `owner/name@revision` on the Hugging Face hub
 
@@ -77,11 +78,22 @@ def _hint(name: str) -> str:
 
 def _open_path(path: Path, name: str) -> Checkpoint:
     if path.is_dir():
+        path = of_run(path)
         folder = native if (path / native.CARD).is_file() else huggingface
         return folder.open_folder(path, name)
     if path.suffix == ".gguf":
         return gguf.open_file(path, name)
     raise SourceError(f"{path} is no .gguf file; for weights in a folder, name the folder that holds config.json")
+
+
+def of_run(folder: Path) -> Path:
+    """The weights inside the folder of a training run, or of one of its checkpoints; any other folder is itself."""
+    for name in ("best", "last"):
+        if (folder / "recipe.toml").is_file() and (folder / name).is_file():
+            return folder / (folder / name).read_text(encoding="utf-8").strip() / "model"
+    if (folder / "recipe.toml").is_file():
+        raise SourceError(f"the run in {folder} has no checkpoint yet; go on with: cutaway train --out {folder}")
+    return folder / "model" if (folder / "trainer.json").is_file() else folder
 
 
 def locate(name: str) -> Path:

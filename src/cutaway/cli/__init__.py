@@ -22,6 +22,7 @@ COMMANDS = {
     "embed": ("cutaway.cli.sources", "turn sentences into vectors, and compare them"),
     "inspect": ("cutaway.cli.sources", "draw where a model looks in a text"),
     "verify": ("cutaway.cli.verify", "compare a model with transformers, number by number"),
+    "train": ("cutaway.cli.train", "teach a model from text files; a run that was stopped goes on"),
     "convert": ("cutaway.cli.sources", "write a model as a folder that transformers reads"),
 }
 

@@ -47,10 +47,12 @@ def read(command: Callable[..., None], name: str, args: Sequence[str]) -> Callab
         return functools.partial(command, *given, **named)
 
     about = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0]
+    dotted, args = _dotted(command, args)
     settings = {"prog": f"cutaway {name}", "description": about, "config": (tyro.conf.FlagCreatePairsOff,)}
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return tyro.cli(asked, args=args, **settings)
+            call = tyro.cli(asked, args=args, **settings)
+            return functools.partial(call, settings=dotted) if dotted else call
     except SystemExit as left:
         if not left.code:
             raise
@@ -58,6 +60,22 @@ def read(command: Callable[..., None], name: str, args: Sequence[str]) -> Callab
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(report), contextlib.redirect_stderr(report):
         tyro.cli(asked, args=args, **settings)
     raise CutawayError(f"{_said(report.getvalue())} (`cutaway {name} --help` explains)")
+
+
+def _dotted(command: Callable[..., None], args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The `--section.key VALUE` of a command that takes open `settings`, and the other arguments."""
+    if "settings" not in inspect.signature(command).parameters:
+        return {}, list(args)
+    found, rest, left = {}, [], iter(args)
+    for each in left:
+        name, equals, value = each.partition("=")
+        if not (name.startswith("--") and "." in name):
+            rest.append(each)
+            continue
+        if not equals and (value := next(left, None)) is None:
+            raise CutawayError(f"{name} needs a value")
+        found[name[2:]] = value
+    return found, rest
 
 
 class _Plain(io.StringIO):

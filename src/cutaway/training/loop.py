@@ -1,0 +1,165 @@
+"""One step of training, and an evaluation: pure of files, clocks and screens.
+
+Everything random in step n is drawn from the seed and n, dropout too: nothing of it has to be saved for a run to go on
+exactly as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.training import optimizers
+from cutaway.training.average import Average
+from cutaway.training.batch import Batch, Loss, Pairs, Rows
+from cutaway.training.objectives import Objective
+from cutaway.training.recipe import Recipe
+from cutaway.training.schedules import factor
+from cutaway.training.seeds import fold
+from cutaway.training.world import World
+
+VALIDATION = 1 << 40  # in place of a step's number: random numbers that no step has
+
+
+class Batches(Protocol):
+    """Batch number n, always the same."""
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def batch(self, n: int) -> Rows | Pairs: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one update was: numbers that depend on nothing but the recipe and the data."""
+
+    number: int
+    loss: float
+    norm: float  # of the gradient, before clipping
+    rate: float
+    tokens: int  # read in this step, by all processes
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """The model, what it learns, and the optimizers; `step(1)`, `step(2)`, … train it.
+
+    Args:
+        accumulate: batches a step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        data: Batches,
+        recipe: Recipe,
+        *,
+        accumulate: int = 1,
+        world: World | None = None,
+    ) -> None:
+        self.model, self.objective, self.data, self.recipe = model, objective, data, recipe
+        self.accumulate, self.world = accumulate, world or World()
+        self.modules = {"model": model, **{f"objective.{name}": m for name, m in objective.modules.items()}}
+        named = {f"{part}.{n}": p for part, m in self.modules.items() for n, p in m.named_parameters()}
+        self.weights: dict[str, Tensor] = {name: p.data for name, p in named.items()}
+        self.names: dict[Tensor, str] = {p: name for name, p in named.items()}
+        self.trained = [p for p in named.values() if p.requires_grad]
+        self.optimizers = optimizers.build(recipe.optimizer, self.modules)
+        self.average = Average(self.weights, recipe.loop.ema)
+
+    def step(self, number: int) -> Step:
+        """Update `number`, from 1: the gradient of the mean over all that is asked in it, however it is divided."""
+        for module in self.modules.values():
+            module.train()
+        sums: dict[str, Tensor] = {}
+        tokens = 0
+        for part in range(self.accumulate):
+            rows = self.data.batch((number - 1) * self.accumulate + part)
+            loss, batch = self._loss(rows, number, part)
+            loss.total.backward()
+            tokens += batch.tokens
+            _add(sums, loss)
+        self.world.sum_gradients(self.trained)
+        total, count, extra, tokens = self._summed(sums, tokens)
+        gradients = [p.grad for p in self.trained if p.grad is not None]
+        for gradient in gradients:
+            gradient.div_(max(count, 1.0))
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        clip = self.recipe.optimizer.clip
+        if clip is not None and norm > clip:
+            for gradient in gradients:
+                gradient.mul_(clip / norm)
+        rate = self._rate(number)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.average.update(number)
+        return Step(number, total / max(count, 1.0), norm, rate, tokens, extra)
+
+    def evaluate(self, data: Batches, batches: int | None = None) -> float:
+        """The mean loss over validation data, of the averaged weights where there are such."""
+        for module in self.modules.values():
+            module.eval()
+        sums: dict[str, Tensor] = {}
+        with torch.no_grad(), self.average.in_place():
+            for n in range(min(len(data), batches or len(data))):
+                _add(sums, self._loss(data.batch(n), VALIDATION, n)[0])
+        total, count, _, _ = self._summed(sums, 0)
+        return total / max(count, 1.0)
+
+    def _loss(self, rows: Rows | Pairs, number: int, part: int) -> tuple[Loss, Batch]:
+        seed = fold(self.recipe.loop.seed, number, part, self.world.rank)
+        batch = self.objective.batch(rows, torch.Generator().manual_seed(seed))
+        torch.manual_seed(fold(seed, 1))  # dropout's
+        return self.objective.loss(self.model, batch), batch
+
+    def _rate(self, number: int) -> float:
+        """Sets the rates of step `number`; returns the recipe's."""
+        part = factor(self.recipe.schedule, number, self.recipe.loop.steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * part
+        return self.recipe.optimizer.rate * part
+
+    def _summed(self, sums: dict[str, Tensor], tokens: int) -> tuple[float, float, dict[str, float], int]:
+        """Over all processes: the loss, what was asked, the rest divided by that, the tokens."""
+        names = list(sums)
+        values = self.world.sum(torch.stack([*(sums[name].double() for name in names), torch.tensor(float(tokens))]))
+        found = dict(zip(names, values.tolist(), strict=False))
+        total, count = found.pop("total"), found.pop("count")
+        return total, count, {name: x / max(count, 1.0) for name, x in found.items()}, int(values[-1])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name."""
+        found = {f"weights/{name}": w for name, w in self.weights.items()}
+        found |= {f"average/{name}": a for name, a in self.average.values.items()}
+        found |= {f"buffers/{name}": b for name, b in self._buffers()}
+        return found | {f"optimizer/{n}": x for n, x in optimizers.state(self.optimizers, self.names).items()}
+
+    @torch.no_grad()
+    def load(self, saved: dict[str, Tensor]) -> None:
+        """Puts back what `tensors` gave."""
+        held = {
+            **{f"weights/{n}": w for n, w in self.weights.items()},
+            **{f"buffers/{n}": b for n, b in self._buffers()},
+        }
+        held |= {f"average/{n}": a for n, a in self.average.values.items()}
+        for name, value in held.items():
+            value.copy_(saved[name])
+        states = {n.removeprefix("optimizer/"): x for n, x in saved.items() if n.startswith("optimizer/")}
+        optimizers.load_state(self.optimizers, self.names, states)
+
+    def _buffers(self) -> Iterable[tuple[str, Tensor]]:
+        return [(f"{part}.{n}", b) for part, m in self.modules.items() for n, b in m.named_buffers()]
+
+
+def _add(sums: dict[str, Tensor], loss: Loss) -> None:
+    for name, value in {"total": loss.total, "count": loss.count, **loss.extra}.items():
+        sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.detach().double().cpu()

@@ -1,0 +1,54 @@
+"""The optimizers of a model. Matrices of linear layers and convolutions decay; what adds, scales or is looked up does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from cutaway.training import recipe
+from cutaway.training.optimizers.muon import Muon
+
+
+def build(settings: recipe.Optimizer, modules: Mapping[str, nn.Module]) -> list[torch.optim.Optimizer]:
+    """Optimizers for the trainable parameters of some modules. Each group's "rate" is its highest learning rate."""
+    matrices, plain = _divided(modules.values())
+    if settings.name == "muon":
+        turned, matrices = _hidden(modules.values(), matrices)
+        rate = settings.rate if settings.matrix_rate is None else settings.matrix_rate
+        muon = Muon([_group(turned, rate, settings.decay)], momentum=settings.momentum) if turned else None
+    else:
+        muon = None
+    groups = [_group(matrices, settings.rate, settings.decay), _group(plain, settings.rate, 0.0)]
+    groups = [group for group in groups if group["params"]]
+    rest: list[torch.optim.Optimizer] = []
+    if groups and settings.name == "adafactor":
+        rest = [torch.optim.Adafactor(groups)]
+    elif groups:
+        betas = (settings.betas[0], settings.betas[1])
+        rest = [torch.optim.AdamW(groups, betas=betas, eps=settings.eps, fused=True)]
+    return ([muon] if muon else []) + rest
+
+
+def _group(params: list[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:
+    return {"params": params, "lr": rate, "rate": rate, "weight_decay": decay}
+
+
+def _divided(modules: Iterable[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters that decay, and those that do not."""
+    inside = [m for module in modules for m in module.modules()]
+    tables = {id(m.weight) for m in inside if isinstance(m, nn.Embedding)}  # a head may be tied to one
+    linear = {id(m.weight) for m in inside if isinstance(m, (nn.Linear, nn.Conv1d))} - tables
+    found = {id(p): p for m in inside for p in m.parameters(recurse=False) if p.requires_grad}
+    return [p for i, p in found.items() if i in linear], [p for i, p in found.items() if i not in linear]
+
+
+def _hidden(
+    modules: Iterable[nn.Module], matrices: list[nn.Parameter]
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Of the matrices, those that lead from hidden states to hidden states; and the others, heads above all."""
+    named = [(name, p) for module in modules for name, p in module.named_parameters()]
+    outer = {id(p) for name, p in named if p.ndim != 2 or name.startswith(("head.", "pooler."))}
+    return [p for p in matrices if id(p) not in outer], [p for p in matrices if id(p) in outer]

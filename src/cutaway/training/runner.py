@@ -1,0 +1,191 @@
+"""A run from its recipe to its end, through whatever stops it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cutaway.training import checkpoint, run
+from cutaway.training.checkpoint import Position
+from cutaway.training.errors import TrainingError
+from cutaway.training.loop import Step
+from cutaway.training.recipe import Recipe
+from cutaway.training.setup import Prepared, prepare
+from cutaway.training.world import World
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. `stopped`: the signal that ended it before its last step."""
+
+    folder: str
+    step: int
+    steps: int
+    loss: float | None  # of the last step made here
+    valid: float | None  # the latest
+    best: float | None
+    best_step: int | None
+    tokens: int
+    seconds: float
+    parameters: int
+    stopped: str | None
+
+
+class Watch:
+    """Is told what happens. This one does not care."""
+
+    def began(self, prepared: Prepared, position: Position) -> None: ...
+
+    def stepped(self, step: Step, seconds: float) -> None: ...
+
+    def evaluated(self, step: int, loss: float) -> None: ...
+
+    def saved(self, step: int) -> None: ...
+
+    def ended(self) -> None: ...
+
+
+def train(recipe: Recipe | None, folder: str | Path, *, watch: Watch | None = None) -> Summary:
+    """Trains what `recipe` says, in `folder`; a run that is there already goes on where it was.
+
+    Args:
+        recipe: None goes on with the one in the folder.
+
+    Raises:
+        TrainingError: a recipe that cannot be; another run in the folder.
+        CheckpointError: a checkpoint that cannot be read, or not be written (the one before stays).
+    """
+    folder = Path(folder)
+    recipe = recipe or run.recipe_of(folder)
+    if recipe is None:
+        raise TrainingError(f"there is no run in {folder} to go on with: give a recipe")
+    world = World()
+    with torch.random.fork_rng(), _signals() as stop:
+        prepared = prepare(recipe, world)
+        with run.opened(folder, recipe) as opened:
+            return _Going(prepared, opened, watch or Watch(), stop).to_the_end()
+
+
+class _Going:
+    """A run that goes on."""
+
+    def __init__(self, prepared: Prepared, opened: run.Run, watch: Watch, stop: list[str]) -> None:
+        self.prepared, self.trainer, self.run, self.watch, self.stop = prepared, prepared.trainer, opened, watch, stop
+        self.recipe = opened.recipe
+        self.steps = self.recipe.loop.steps
+        self.every = self.recipe.evaluate.every or max(1, self.steps // 10)
+        self.valid: float | None = None
+        self.loss: float | None = None
+        self.position = Position(data=prepared.fingerprint)
+        if done := opened.steps():
+            tensors, self.position = checkpoint.read(opened.path(done[-1]))
+            if self.position.data != prepared.fingerprint:
+                raise TrainingError(f"the data of the run in {opened.folder} has changed since it began; restore it")
+            self.trainer.load(tensors)
+            # it may have been killed after this checkpoint was there and before its name was
+            opened.written(done[-1], best=self.position.best_step == done[-1], keep=self.recipe.save.last)
+        opened.forget_after(self.position.step)
+        self._began = self._saved = time.monotonic()
+
+    def to_the_end(self) -> Summary:
+        self.watch.began(self.prepared, self.position)
+        try:
+            for number in range(self.position.step + 1, self.steps + 1):
+                if self.stop:
+                    break
+                self._step(number)
+            if self.stop and self.position.step and self.position.step not in self.run.steps():
+                self._save(best=False)
+        finally:
+            self.watch.ended()
+        return self._summary()
+
+    def _step(self, number: int) -> None:
+        before = time.monotonic()
+        step = self.trainer.step(number)
+        seconds = time.monotonic() - before
+        self.loss = step.loss
+        self.position = replace(self.position, step=number, tokens=self.position.tokens + step.tokens)
+        entry: dict[str, Any] = {"step": number, "loss": step.loss, "norm": step.norm, "rate": step.rate}
+        self.run.log({**entry, **step.extra, "tokens": self.position.tokens, "seconds": round(seconds, 4)})
+        self.watch.stepped(step, seconds)
+        last = number == self.steps
+        if last or number % self.every == 0:
+            self._save(best=self._evaluate(number))
+        elif self._due(number):
+            self._save(best=False)
+
+    def _due(self, number: int) -> bool:
+        save = self.recipe.save
+        by_clock = save.minutes is not None and time.monotonic() - self._saved > 60 * save.minutes
+        return by_clock or (save.every is not None and number % save.every == 0)
+
+    def _evaluate(self, number: int) -> bool:
+        """Whether it is the best so far."""
+        if self.prepared.valid is None:
+            return False
+        self.valid = self.trainer.evaluate(self.prepared.valid, self.recipe.evaluate.batches)
+        self.run.log({"step": number, "valid": self.valid})
+        self.watch.evaluated(number, self.valid)
+        better = self.position.best is None or self.valid < self.position.best
+        if better:
+            self.position = replace(self.position, best=self.valid, best_step=number)
+        return better
+
+    def _save(self, *, best: bool) -> None:
+        now = time.monotonic()
+        self.position = replace(self.position, seconds=self.position.seconds + now - self._began)
+        self._began = self._saved = now
+        step, trainer = self.position.step, self.trainer
+        tensors = trainer.tensors()
+        if self.recipe.loop.ema:  # the averages are about to stand in the weights' place
+            tensors = {name: x.clone() for name, x in tensors.items()}
+        with trainer.average.in_place():
+            checkpoint.write(self.run.path(step), trainer.model, self.prepared.tokenizer, tensors, self.position)
+        self.run.written(step, best=best, keep=self.recipe.save.last)
+        self.watch.saved(step)
+
+    def _summary(self) -> Summary:
+        at = self.position
+        return Summary(
+            folder=str(self.run.folder),
+            step=at.step,
+            steps=self.steps,
+            loss=self.loss,
+            valid=self.valid,
+            best=at.best,
+            best_step=at.best_step,
+            tokens=at.tokens,
+            seconds=round(at.seconds, 3),
+            parameters=sum(p.numel() for p in self.trainer.model.parameters()),
+            stopped=self.stop[0] if self.stop and at.step < self.steps else None,
+        )
+
+
+@contextmanager
+def _signals() -> Iterator[list[str]]:
+    """SIGTERM and the first Ctrl-C ask the run to stop after its step: their names appear in the list."""
+    asked: list[str] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,115 @@
+"""From a recipe to what it names: tokenizer, data, model, objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from cutaway import api, families
+from cutaway.checkpoints import open_source
+from cutaway.errors import CutawayError
+from cutaway.text import Tokenizer
+from cutaway.training import objectives
+from cutaway.training.data import Examples, Loader, Windows, characters, examples, octets, tokenise
+from cutaway.training.errors import TrainingError
+from cutaway.training.loop import Trainer
+from cutaway.training.recipe import Recipe
+from cutaway.training.seeds import fold
+from cutaway.training.world import World
+
+
+@dataclass
+class Prepared:
+    """A run that could begin."""
+
+    trainer: Trainer
+    valid: Loader | None
+    tokenizer: Tokenizer
+    fingerprint: str  # of all data
+
+
+def prepare(recipe: Recipe, world: World | None = None) -> Prepared:
+    """Raises `TrainingError`, `DataError` or `ConfigError` for what does not go together."""
+    world = world or World()
+    if not recipe.data.path:
+        raise TrainingError("there is nothing to learn from: give --data.path FILE")
+    texts = _examples(recipe, recipe.data.path)
+    tokenizer = _tokenizer(recipe, texts)
+    model = _model(recipe, tokenizer)
+    objective = objectives.named(
+        recipe.objective.name, model, model.family, model.sizes, tokenizer, **recipe.objective.options
+    )
+    train, valid = _loaders(recipe, texts, tokenizer, objective, world)
+    a_batch = recipe.loop.rows * recipe.data.length
+    accumulate = max(1, -(-(recipe.loop.batch or a_batch) // a_batch))
+    trainer = Trainer(model, objective, train, recipe, accumulate=accumulate, world=world)
+    fingerprint = train.fingerprint + (" | " + valid.fingerprint if valid else "")
+    return Prepared(trainer, valid, tokenizer, fingerprint)
+
+
+def _examples(recipe: Recipe, path: tuple[str, ...]) -> Examples:
+    return examples(path, kind=recipe.data.kind, document=recipe.data.document)
+
+
+def _tokenizer(recipe: Recipe, texts: Examples) -> Tokenizer:
+    name = recipe.data.tokenizer
+    if recipe.model.source:
+        name = recipe.model.source
+    elif name == "char":
+        return characters(text for (text,), _ in texts.texts(recipe.data.column))
+    elif name == "byte":
+        return octets()
+    try:
+        found = open_source(name).tokenizer()
+    except CutawayError as error:
+        raise TrainingError(f"data.tokenizer is char, byte or a source that has one; {error}") from None
+    if found is None:
+        raise TrainingError(f"{name} has no tokenizer")
+    return found
+
+
+def _model(recipe: Recipe, tokenizer: Tokenizer) -> Any:
+    chosen = recipe.model
+    if (chosen.preset is None) == (chosen.source is None):
+        raise TrainingError(
+            "what is to be trained? Give --model.preset NAME (`cutaway models`) or --model.source SOURCE"
+        )
+    if chosen.source:
+        if chosen.sizes:
+            raise TrainingError(f"{chosen.source} has its sizes already: leave out model.{next(iter(chosen.sizes))}")
+        return api.load(chosen.source, "float32").model
+    preset = chosen.preset or ""
+    family = preset if preset in families.FAMILIES else families.by_preset(preset)
+    module = families.get(family)
+    known = {f.name for f in dataclasses.fields(module.Sizes)}
+    sizes: dict[str, Any] = {"vocab": tokenizer.vocab_size}
+    head = objectives.head_for(recipe.objective.name, family, module.PRESETS.get(preset, module.Sizes))
+    sizes |= {"head": head} if head else {}
+    if "context" in known:
+        sizes["context"] = recipe.data.length
+    swaps: dict[str, Any] = {kind: getattr(chosen, kind) for kind in ("norm", "position", "feedforward")}
+    mixer = list(chosen.mixer) or None
+    return api.build(preset, seed=fold(recipe.loop.seed), mixer=mixer, **swaps, **{**sizes, **chosen.sizes})
+
+
+def _loaders(
+    recipe: Recipe, texts: Examples, tokenizer: Tokenizer, objective: Any, world: World
+) -> tuple[Loader, Loader | None]:
+    data, loop = recipe.data, recipe.loop
+    train = tokenise(texts, tokenizer, data.column)
+    if data.valid:
+        valid = tokenise(_examples(recipe, data.valid), tokenizer, data.column)
+    elif data.split:
+        train, valid = train.split(data.split)
+    else:
+        valid = None
+    overlap = 1 if isinstance(objective, objectives.Causal) else 0  # the last target is the next row's first input
+    length = data.length + overlap
+    windows = Windows(train, length, overlap=overlap, place=data.place, seed=fold(loop.seed, 1))
+    ranks: Any = {"rank": world.rank, "world": world.size}
+    loader = Loader(windows, loop.rows, seed=fold(loop.seed, 2), **ranks)
+    if valid is None:
+        return loader, None
+    rows = recipe.evaluate.rows or loop.rows
+    return loader, Loader(Windows(valid, length, overlap=overlap), rows, shuffle=False, **ranks)
