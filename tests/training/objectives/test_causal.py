@@ -112,7 +112,7 @@ def test_a_model_that_looks_both_ways_is_refused(family):
 
 
 def test_what_does_not_go_together_is_said():
-    with pytest.raises(TrainingError, match="build it with head='lm'"):
+    with pytest.raises(TrainingError, match="build the model with head='lm'"):
         causal(model(head="none"))
     with pytest.raises(TrainingError, match="no such option"):
         causal(model(), rate=0.1)

@@ -1,4 +1,13 @@
-"""Objectives: what a model learns from. One file each; `named` makes one for a model, by name or its family's own."""
+"""Objectives: what a model learns from. One file each; `named` makes one for a model, by name or its family's own.
+
+causal        the next token                              decoders
+masked        hidden tokens                               encoders with a head that guesses words
+permutation   tokens in any order                         XLNet
+replaced      which tokens a generator replaced           ELECTRA's discriminator
+spans         what was cut out                            encoders with a decoder (T5's own)
+denoising     the text before it was spoilt               encoders with a decoder (BART's own)
+translation   another text                                encoders with a decoder, of pairs
+"""
 
 from __future__ import annotations
 
@@ -6,34 +15,33 @@ from typing import Any
 
 from torch import nn
 
-from cutaway.parts import EncoderDecoder, LanguageHead, Model
 from cutaway.text import Tokenizer
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives.causal import Causal
+from cutaway.training.objectives.denoising import Denoising
+from cutaway.training.objectives.fit import check, head_for, own
 from cutaway.training.objectives.masked import Masked
 from cutaway.training.objectives.objective import Objective
+from cutaway.training.objectives.permutation import Permutation
+from cutaway.training.objectives.replaced import Replaced
+from cutaway.training.objectives.spans import Spans
+from cutaway.training.objectives.translation import Translation
 from cutaway.training.objectives.vocabulary import Vocabulary
 
-__all__ = ["Causal", "Masked", "Objective", "Vocabulary", "head_for", "named", "own"]
+__all__ = [
+    "Causal", "Denoising", "Masked", "Objective", "Permutation", "Replaced", "Spans", "Translation", "Vocabulary",
+    "head_for", "named", "own",
+]  # fmt: skip
 
-NAMES = ("causal", "masked")
-MASKED = ("bert", "roberta", "distilbert", "albert", "modernbert", "deberta", "deberta_v2", "linformer", "longformer",
-          "bigbird")  # fmt: skip
-
-
-def own(family: str, sizes: Any) -> str:
-    """The name of the objective that models of this family and these sizes are trained with."""
-    if family in MASKED or getattr(sizes, "causal", True) is False:
-        return "masked"
-    return "causal"
-
-
-def head_for(name: str, family: str, sizes: Any) -> str | None:
-    """Which `head` to build a model with, so that it can learn by this objective; None where the family has one only."""
-    if not hasattr(sizes, "head"):
-        return None
-    name = own(family, sizes) if name == "auto" else name
-    return {"masked": "masked-lm"}.get(name, "lm")
+MAKE: dict[str, Any] = {
+    "causal": lambda model, vocabulary, **options: Causal(**options),
+    "masked": lambda model, vocabulary, **options: Masked(vocabulary, **options),
+    "permutation": lambda model, vocabulary, **options: Permutation(vocabulary, **options),
+    "replaced": lambda model, vocabulary, **options: Replaced(vocabulary, model, **options),
+    "spans": lambda model, vocabulary, **options: Spans(vocabulary, model.start, **options),
+    "denoising": lambda model, vocabulary, **options: Denoising(vocabulary, model.start, **options),
+    "translation": lambda model, vocabulary, **options: Translation(model.start, **options),
+}
 
 
 def named(
@@ -44,43 +52,24 @@ def named(
     tokenizer: Tokenizer,
     *,
     mask: int | None = None,
+    eos: int | None = None,
     **options: Any,
 ) -> Objective:
     """The objective of that name for this model; "auto" is its family's own.
 
     Args:
-        mask: the id that hides a token, where the tokenizer does not say.
+        mask, eos: the ids that hide a token and end a text, where the tokenizer does not say.
         options: of the objective.
 
     Raises:
         TrainingError: no such objective or option, or a model that it does not go with.
     """
     name = own(family, sizes) if name == "auto" else name
-    if name not in NAMES:
-        raise TrainingError(f"no objective {name!r}; there are auto, {', '.join(NAMES)}")
-    _check(name, model)
-    vocabulary = Vocabulary(tokenizer, model.vocab, mask=mask)  # type: ignore[arg-type]
+    if name not in MAKE:
+        raise TrainingError(f"no objective {name!r}; there are auto, {', '.join(MAKE)}")
+    check(name, model)
+    vocabulary = Vocabulary(tokenizer, model.vocab, mask=mask, eos=eos)  # type: ignore[arg-type]
     try:
-        return Causal(**options) if name == "causal" else Masked(vocabulary, **options)
+        return MAKE[name](model, vocabulary, **options)
     except TypeError as problem:
         raise TrainingError(f"the objective {name} takes no such option: {problem}") from None
-
-
-def _check(name: str, model: nn.Module) -> None:
-    """That a model can learn this way."""
-    if isinstance(model, EncoderDecoder):
-        raise TrainingError(f"the objective {name} is for one stack of layers; an encoder with a decoder has two")
-    if not isinstance(model, Model):
-        raise TrainingError(f"objectives are for models that `build` and `load` give, not {type(model).__name__}")
-    if not isinstance(model.head, LanguageHead):
-        kind = "no head" if model.head is None else f"a {type(model.head).__name__}"
-        raise TrainingError(f"the objective {name} needs a head that guesses words, and this model has {kind}: build it "
-                            f"with head={'masked-lm' if name == 'masked' else 'lm'!r}")  # fmt: skip
-    if name == "causal" and not model.causal:
-        raise TrainingError(
-            "this model looks both ways: guessing the next token, it would see the answer. Its objective is 'masked'"
-        )
-    if name == "masked" and model.causal:
-        raise TrainingError(
-            "this model sees only what comes before, and hidden tokens are guessed from both sides: say 'causal'"
-        )

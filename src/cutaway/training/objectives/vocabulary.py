@@ -48,17 +48,19 @@ class Vocabulary:
             return self._mask
         return self._spare(1, "a mask")[0]
 
-    def sentinels(self, count: int) -> Int[Tensor, " n"]:
+    def sentinels(self) -> Int[Tensor, " n"]:
         """Ids that stand for what was cut out: T5's <extra_id_0>, <extra_id_1>, …, or the model's last ones, downwards."""
-        named = [self.tokenizer.encode(f"<extra_id_{i}>", special=False) for i in range(count)]
-        if all(len(ids) == 1 and ids[0] in self.tokenizer.special_ids for ids in named):
-            return torch.tensor([ids[0] for ids in named])
-        return torch.tensor(self._spare(count, "sentinels"))
+        named: list[int] = []
+        while len(ids := self.tokenizer.encode(f"<extra_id_{len(named)}>", special=False)) == 1:
+            if ids[0] not in self.tokenizer.special_ids or ids[0] in named:
+                break
+            named += ids
+        return torch.tensor(named or self._spare(max(1, self.size - self.tokenizer.vocab_size), "marks"))
 
     def _spare(self, count: int, what: str) -> list[int]:
         if self.size - self.tokenizer.vocab_size < count:
             raise TrainingError(
-                f"this tokenizer has no token for {what}, and the model no {count} spare: "
+                f"this tokenizer has no ids for {what}, and the model none beyond the tokenizer's: "
                 f"build it with vocab={self.tokenizer.vocab_size + count} or more"
             )
         return list(range(self.size - 1, self.size - 1 - count, -1))
@@ -72,3 +74,12 @@ class Vocabulary:
             [not label.startswith("##") if pieces else label.startswith("▁") for label in labels]
         )
         return begins | ~self.is_ordinary
+
+    def ends_sentence(self) -> Bool[Tensor, " v"]:
+        """True on the ids that end a sentence: those whose text ends with a full stop, ! or ?, and the end of text."""
+        labels = self.tokenizer.tokens(range(self.tokenizer.vocab_size))
+        ends = torch.zeros(self.size, dtype=torch.bool)
+        ends[: len(labels)] = torch.tensor([label.endswith((".", "!", "?", "。")) for label in labels])
+        if self.eos is not None:
+            ends[self.eos] = True
+        return ends
