@@ -55,8 +55,14 @@ class Run:
                 shutil.rmtree(aside, ignore_errors=True)
 
     def log(self, entry: dict[str, Any]) -> None:
-        with open(self.folder / LOG, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with open(self.folder / LOG, "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder / LOG} cannot be written: {error.strerror}. Once it can, cutaway train --out {self.folder} "
+                "goes on from the last checkpoint"
+            ) from None
 
     def forget_after(self, step: int) -> None:
         """Drops what the log says of later steps, which are made anew, and a line that was cut off."""
@@ -111,9 +117,10 @@ def opened(folder: Path, recipe: Recipe) -> Iterator[Run]:
         raise TrainingError(
             f"the run in {folder} has another recipe: {'; '.join(changed)}. Go on with its own, or choose another --out"
         )
-    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         replace(folder / RECIPE, toml.dump(recipe))
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)  # after what makes the folder a run
         yield Run(folder, recipe)
 
 
