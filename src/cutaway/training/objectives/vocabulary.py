@@ -55,15 +55,18 @@ class Vocabulary:
             if ids[0] not in self.tokenizer.special_ids or ids[0] in named:
                 break
             named += ids
-        return torch.tensor(named or self._spare(max(1, self.size - self.tokenizer.vocab_size), "marks"))
+        return torch.tensor(named or self._spare(self.size, "marks"))
 
     def _spare(self, count: int, what: str) -> list[int]:
-        if self.size - self.tokenizer.vocab_size < count:
+        """The model's last ids but those in use, downwards; as many as there are up to `count`."""
+        taken = {self._mask, self.eos}
+        spare = [i for i in range(self.size - 1, self.tokenizer.vocab_size - 1, -1) if i not in taken]
+        if not spare:
             raise TrainingError(
                 f"this tokenizer has no ids for {what}, and the model none beyond the tokenizer's: "
-                f"build it with vocab={self.tokenizer.vocab_size + count} or more"
+                f"build it with vocab={self.size + 1} or more"
             )
-        return list(range(self.size - 1, self.size - 1 - count, -1))
+        return spare[:count]
 
     def begins_word(self) -> Bool[Tensor, " v"]:
         """True on the ids that begin a word, control tokens too: all but ##ing of WordPiece; elsewhere those with a space."""
