@@ -44,17 +44,23 @@ def ended(pid) -> tuple[bool, int]:
 
 
 def at_random(recipe, folder, count):
-    """SIGKILL at random moments, `count` times; then it may finish."""
-    draw, kills, partial = random.Random(0), 0, 0
-    while kills < count:
+    """SIGKILL at random moments, `count` times; then it may finish. Most come while it trains, some while it begins."""
+    draw, partial, reached = random.Random(0), 0, []
+    log = folder / "log.jsonl"
+    for _ in range(count):
+        before = log.stat().st_mtime_ns if log.exists() else 0
         pid = child(lambda: train(recipe, folder))
-        time.sleep(draw.uniform(0.02, 0.5))
+        if draw.random() < 0.8:
+            while not log.exists() or log.stat().st_mtime_ns == before or not log.stat().st_size:
+                time.sleep(0.002)
+        time.sleep(draw.uniform(0.0, 0.1))
         os.kill(pid, signal.SIGKILL)
         killed, _ = ended(pid)
         assert killed, "the run is too short: it was over before it was killed"
-        kills += 1
         partial += bool(list(folder.glob("checkpoints/.*")))
-    return {"kills": kills, "while writing": partial, "status": ended(child(lambda: train(recipe, folder)))[1]}
+        reached.append(len(log.read_text().splitlines()) if log.exists() else 0)
+    status = ended(child(lambda: train(recipe, folder)))[1]
+    return {"kills": count, "while writing": partial, "reached": reached, "status": status}
 
 
 def at_every_call(recipe, folder, count):
@@ -92,7 +98,7 @@ def at_every_call(recipe, folder, count):
 
 def on_a_full_disk(recipe, folder, count):
     """No file may become larger than `count` bytes once the first checkpoint is there."""
-    from cutaway.training.runner import Watch
+    from cutaway.training.watch import Watch
 
     class Full(Watch):
         def saved(self, step):

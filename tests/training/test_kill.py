@@ -68,6 +68,7 @@ def test_killed_at_random_twenty_times(tmp_path, optimizer):
     said, _, whole, broken = killed("random", tmp_path, 20, optimizer__name=optimizer, loop__steps=400)
     assert (said["kills"], said["status"]) == (20, 0)
     assert said["while writing"]
+    assert len(set(said["reached"])) > 10  # they came at different steps
     assert_same(whole, broken)
 
 

@@ -1,14 +1,18 @@
 """The loop: what a step is, however it is divided; what an evaluation is."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 import cutaway
+from cutaway import families
 from cutaway.training.batch import Rows
 from cutaway.training.loop import Trainer
 from cutaway.training.objectives import Causal
 from cutaway.training.recipe import Recipe
+from cutaway.training.recompute import recompute
 from cutaway.training.toml import settings
 
 
@@ -66,6 +70,59 @@ def test_a_step_is_torchs_own():
         assert step.norm == pytest.approx(norm.item(), rel=1e-5)
     for a, b in zip(ours.model.parameters(), model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=2e-6)
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "t5", "bart", "mamba"])
+def test_recomputed_blocks_give_the_same_numbers(preset):
+    """Dropout and what blocks share in one pass (T5's biases) included."""
+    made = []
+    for recomputed in (False, True):
+        sizes = {"width": 16, "layers": 2, "heads": 2, "vocab": 11, "context": 8, "dropout": 0.3, "hidden": 32}
+        kind = families.get(preset).Sizes
+        known = {f.name: x for f in fields(kind) if (x := sizes.get(f.name)) is not None}
+        model = cutaway.build(preset, seed=0, **known).train()
+        if recomputed:
+            recompute(model)
+        torch.manual_seed(3)
+        ids = torch.randint(11, (2, 8))
+        (model(ids, ids) if preset in ("t5", "bart") else model(ids)).float().square().mean().backward()
+        made.append([p.grad for p in model.parameters()])
+    assert len(made[0]) > 5
+    for a, b in zip(*made, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or (a - b).norm() <= 1e-6 * a.norm()  # T5's shared biases sum in another order
+
+
+def test_recomputing_keeps_less():
+    def kept(recomputed):
+        model = cutaway.build("gpt2", width=64, layers=4, heads=2, vocab=11, context=32, seed=0).train()
+        if recomputed:
+            recompute(model)
+        held = 0
+
+        def pack(x):
+            nonlocal held
+            held += x.numel() * x.itemsize
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            model(torch.zeros(4, 32, dtype=torch.int64)).sum()
+        return held
+
+    assert kept(True) < kept(False) / 4
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_lower_precision_learns_nearly_the_same(dtype):
+    exact, lower = trainer(Batches(), optimizer__rate=0.01), trainer(Batches(), optimizer__rate=0.01, loop__dtype=dtype)
+    for number in range(1, 9):
+        a, b = exact.step(1), lower.step(1)
+        del number
+        assert b.skipped is None
+        assert a.loss != b.loss
+        assert a.loss == pytest.approx(b.loss, rel=0.02)
+        assert a.norm == pytest.approx(b.norm, rel=0.1)
+    assert all(p.dtype == torch.float32 for p in lower.model.parameters())
 
 
 def test_evaluation_is_the_mean_over_tokens_and_changes_nothing():

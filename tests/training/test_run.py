@@ -15,8 +15,9 @@ from cutaway.errors import CheckpointError, SourceError
 from cutaway.training import run
 from cutaway.training.errors import TrainingError
 from cutaway.training.recipe import Recipe
-from cutaway.training.runner import Watch, train
+from cutaway.training.runner import train
 from cutaway.training.toml import settings
+from cutaway.training.watch import Watch
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 TINY = {

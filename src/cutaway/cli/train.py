@@ -46,7 +46,7 @@ def train(
         cutaway generate runs/tiny "ROMEO:"
 
     With --json: {"folder", "step", "steps", "loss", "valid", "best", "best_step", "tokens", "seconds", "parameters",
-    "stopped"}.
+    "stopped", "early"}.
 
     Args:
         show: Print the whole recipe as TOML, with an explanation of each key, and train nothing.
@@ -62,8 +62,9 @@ def train(
     if out is None:
         raise CutawayError("where to? Give --out RUN, the folder of the run")
     from cutaway.training.runner import train as work
+    from cutaway.training.watch.live import Live
 
-    summary = work(chosen, out)
+    summary = work(chosen, out, watch=Live())
     emit(dataclasses.asdict(summary)) if json else show_summary(summary)
     if summary.stopped:
         print(f"cutaway: stopped by {summary.stopped} after step {summary.step}; go on with: cutaway train --out {out}",

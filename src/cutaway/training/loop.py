@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from cutaway.training import optimizers
 from cutaway.training.average import Average
 from cutaway.training.batch import Batch, Loss, Pairs, Rows
+from cutaway.training.guard import Guard
 from cutaway.training.objectives import Objective
 from cutaway.training.recipe import Recipe
+from cutaway.training.recompute import recompute
 from cutaway.training.schedules import factor
 from cutaway.training.seeds import fold
 from cutaway.training.world import World
@@ -45,6 +47,7 @@ class Step:
     rate: float
     tokens: int  # read in this step, by all processes
     extra: dict[str, float] = field(default_factory=dict)
+    skipped: str | None = None  # why the weights were left as they were
 
 
 class Trainer:
@@ -73,6 +76,17 @@ class Trainer:
         self.trained = [p for p in named.values() if p.requires_grad]
         self.optimizers = optimizers.build(recipe.optimizer, self.modules)
         self.average = Average(self.weights, recipe.loop.ema)
+        self.device = next(model.parameters()).device
+        self.dtype: torch.dtype = getattr(torch, recipe.loop.dtype)
+        self.guard = Guard(recipe.loop.spike, scaled=self.dtype is torch.float16)
+
+    def ready(self) -> None:
+        """Changes how the model runs, as the recipe says: without its activations, compiled."""
+        if self.recipe.loop.recompute:
+            for module in self.modules.values():
+                recompute(module)
+        if self.recipe.loop.compile:
+            self.model.compile()
 
     def step(self, number: int) -> Step:
         """Update `number`, from 1: the gradient of the mean over all that is asked in it, however it is divided."""
@@ -83,25 +97,31 @@ class Trainer:
         for part in range(self.accumulate):
             rows = self.data.batch((number - 1) * self.accumulate + part)
             loss, batch = self._loss(rows, number, part)
-            loss.total.backward()
+            (loss.total * self.guard.scale).backward()
             tokens += batch.tokens
             _add(sums, loss)
         self.world.sum_gradients(self.trained)
         total, count, extra, tokens = self._summed(sums, tokens)
         gradients = [p.grad for p in self.trained if p.grad is not None]
         for gradient in gradients:
-            gradient.div_(max(count, 1.0))
+            gradient.div_(max(count, 1.0) * self.guard.scale)
         norm = float(torch.nn.utils.get_total_norm(gradients))
+        skipped = self.guard.verdict(norm)
+        rate = self._rate(number)
+        if skipped is None:
+            self._update(number, gradients, norm)
+        for p in self.trained:
+            p.grad = None
+        return Step(number, total / max(count, 1.0), norm, rate, tokens, extra, skipped)
+
+    def _update(self, number: int, gradients: list[Tensor], norm: float) -> None:
         clip = self.recipe.optimizer.clip
         if clip is not None and norm > clip:
             for gradient in gradients:
                 gradient.mul_(clip / norm)
-        rate = self._rate(number)
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         self.average.update(number)
-        return Step(number, total / max(count, 1.0), norm, rate, tokens, extra)
 
     def evaluate(self, data: Batches, batches: int | None = None) -> float:
         """The mean loss over validation data, of the averaged weights where there are such."""
@@ -118,7 +138,10 @@ class Trainer:
         seed = fold(self.recipe.loop.seed, number, part, self.world.rank)
         batch = self.objective.batch(rows, torch.Generator().manual_seed(seed))
         torch.manual_seed(fold(seed, 1))  # dropout's
-        return self.objective.loss(self.model, batch), batch
+        moved = Batch(_to(batch.inputs, self.device), batch.targets.to(self.device), batch.tokens,
+                      _to(batch.given, self.device))  # fmt: skip
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            return self.objective.loss(self.model, moved), batch
 
     def _rate(self, number: int) -> float:
         """Sets the rates of step `number`; returns the recipe's."""
@@ -141,6 +164,7 @@ class Trainer:
         found = {f"weights/{name}": w for name, w in self.weights.items()}
         found |= {f"average/{name}": a for name, a in self.average.values.items()}
         found |= {f"buffers/{name}": b for name, b in self._buffers()}
+        found["guard"] = self.guard.state()
         return found | {f"optimizer/{n}": x for n, x in optimizers.state(self.optimizers, self.names).items()}
 
     @torch.no_grad()
@@ -155,9 +179,14 @@ class Trainer:
             value.copy_(saved[name])
         states = {n.removeprefix("optimizer/"): x for n, x in saved.items() if n.startswith("optimizer/")}
         optimizers.load_state(self.optimizers, self.names, states)
+        self.guard.load(saved["guard"])
 
     def _buffers(self) -> Iterable[tuple[str, Tensor]]:
         return [(f"{part}.{n}", b) for part, m in self.modules.items() for n, b in m.named_buffers()]
+
+
+def _to(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: x.to(device) for name, x in tensors.items()}
 
 
 def _add(sums: dict[str, Tensor], loss: Loss) -> None:

@@ -80,6 +80,14 @@ class Loop:
         None, "tokens an update, gathered over as many times rows as it takes; one time if not given", 1
     )
     seed: int = key(0, "of everything that is random", 0, 2**63 - 1)
+    dtype: Literal["float32", "bfloat16", "float16"] = key(
+        "float32", "of the products of matrices; weights are float32"
+    )
+    recompute: bool = key(False, "keep no activations inside blocks: less memory, a third more work")
+    compile: bool = key(False, "let torch.compile make kernels for the model")
+    patience: int | None = key(None, "stop after so many evaluations without a better one", 1)
+    spike: float | None = key(None, "leave out updates whose gradient is so many times larger than of late", 1)
+    device: str | None = key(None, "cpu, cuda, …; a GPU where there is one")
     ema: float = key(0.0, "the decay of an exponential average of the weights, which is what is saved; 0: none", 0, 1)
 
 
@@ -98,6 +106,15 @@ class Save:
 
 
 @dataclass(frozen=True)
+class Watching:
+    prompt: str | None = key(None, "write what the model says to this at each evaluation into samples.txt")
+    tokens: int = key(200, "how much it says", 1)
+    tensorboard: bool = key(False, "write event files into RUN/tensorboard")
+    wandb: str | None = key(None, "the Weights & Biases project to log to")
+    curves: bool = key(True, "draw RUN/curves.png at the end")
+
+
+@dataclass(frozen=True)
 class Recipe:
     data: Data = Data()
     model: Model = Model()
@@ -107,6 +124,7 @@ class Recipe:
     loop: Loop = Loop()
     evaluate: Evaluate = Evaluate()
     save: Save = Save()
+    watch: Watching = Watching()
 
     def flat(self) -> dict[str, Any]:
         """Every key by its full name, `section.key`."""
@@ -124,7 +142,7 @@ class Recipe:
 
 FREE = ("sizes", "options")  # keys of these are the section's too, and are checked where they are used
 SECTIONS = tuple(f.name for f in dataclasses.fields(Recipe))
-UNMATHEMATICAL = ("save.",)  # a run may go on with another of these: no number depends on them
+UNMATHEMATICAL = ("save.", "watch.", "loop.device")  # a run may go on with another of these: no number depends on them
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

@@ -16,9 +16,10 @@ import torch
 from cutaway.training import checkpoint, run
 from cutaway.training.checkpoint import Position
 from cutaway.training.errors import TrainingError
-from cutaway.training.loop import Step
 from cutaway.training.recipe import Recipe
+from cutaway.training.saver import Saver
 from cutaway.training.setup import Prepared, prepare
+from cutaway.training.watch import Several, Start, Watch, asked, curves
 from cutaway.training.world import World
 
 
@@ -37,20 +38,7 @@ class Summary:
     seconds: float
     parameters: int
     stopped: str | None
-
-
-class Watch:
-    """Is told what happens. This one does not care."""
-
-    def began(self, prepared: Prepared, position: Position) -> None: ...
-
-    def stepped(self, step: Step, seconds: float) -> None: ...
-
-    def evaluated(self, step: int, loss: float) -> None: ...
-
-    def saved(self, step: int) -> None: ...
-
-    def ended(self) -> None: ...
+    early: bool  # no better evaluation for as long as the recipe's patience
 
 
 def train(recipe: Recipe | None, folder: str | Path, *, watch: Watch | None = None) -> Summary:
@@ -71,7 +59,8 @@ def train(recipe: Recipe | None, folder: str | Path, *, watch: Watch | None = No
     with torch.random.fork_rng(), _signals() as stop:
         prepared = prepare(recipe, world)
         with run.opened(folder, recipe) as opened:
-            return _Going(prepared, opened, watch or Watch(), stop).to_the_end()
+            watches = Several(*([watch] if watch else []), asked(recipe.watch))
+            return _Going(prepared, opened, watches, stop).to_the_end()
 
 
 class _Going:
@@ -93,20 +82,34 @@ class _Going:
             # it may have been killed after this checkpoint was there and before its name was
             opened.written(done[-1], best=self.position.best_step == done[-1], keep=self.recipe.save.last)
         opened.forget_after(self.position.step)
+        self.saver = Saver(opened, self.trainer, prepared.tokenizer, watch.saved)
+        self.trainer.ready()
         self._began = self._saved = time.monotonic()
 
     def to_the_end(self) -> Summary:
-        self.watch.began(self.prepared, self.position)
+        at = self.position.step
+        self.watch.began(Start(self.run.folder, self.trainer, self.prepared.tokenizer, self.steps, at))
         try:
-            for number in range(self.position.step + 1, self.steps + 1):
-                if self.stop:
-                    break
-                self._step(number)
-            if self.stop and self.position.step and self.position.step not in self.run.steps():
+            while not self._over() and not self.stop:
+                self._step(self.position.step + 1)
+            self.saver.wait()
+            if self.stop and self.position.step not in (0, *self.run.steps()):
                 self._save(best=False)
         finally:
-            self.watch.ended()
+            try:
+                self.saver.wait()
+            finally:
+                self.watch.ended()
+        if self.recipe.watch.curves:
+            curves.draw(run.entries(self.run.folder / run.LOG), self.run.folder / "curves.png")
         return self._summary()
+
+    def _over(self) -> bool:
+        return self.position.step >= self.steps or self._early()
+
+    def _early(self) -> bool:
+        patience, best = self.recipe.loop.patience, self.position.best_step
+        return patience is not None and best is not None and (self.position.step - best) // self.every >= patience
 
     def _step(self, number: int) -> None:
         before = time.monotonic()
@@ -115,10 +118,12 @@ class _Going:
         self.loss = step.loss
         self.position = replace(self.position, step=number, tokens=self.position.tokens + step.tokens)
         entry: dict[str, Any] = {"step": number, "loss": step.loss, "norm": step.norm, "rate": step.rate}
-        self.run.log({**entry, **step.extra, "tokens": self.position.tokens, "seconds": round(seconds, 4)})
+        entry |= {**step.extra, "tokens": self.position.tokens, "seconds": round(seconds, 4)}
+        self.run.log(entry | ({"skipped": step.skipped} if step.skipped else {}))
         self.watch.stepped(step, seconds)
-        last = number == self.steps
-        if last or number % self.every == 0:
+        if step.skipped:
+            self.watch.noticed(number, step.skipped)
+        if number == self.steps or number % self.every == 0:
             self._save(best=self._evaluate(number))
         elif self._due(number):
             self._save(best=False)
@@ -144,14 +149,7 @@ class _Going:
         now = time.monotonic()
         self.position = replace(self.position, seconds=self.position.seconds + now - self._began)
         self._began = self._saved = now
-        step, trainer = self.position.step, self.trainer
-        tensors = trainer.tensors()
-        if self.recipe.loop.ema:  # the averages are about to stand in the weights' place
-            tensors = {name: x.clone() for name, x in tensors.items()}
-        with trainer.average.in_place():
-            checkpoint.write(self.run.path(step), trainer.model, self.prepared.tokenizer, tensors, self.position)
-        self.run.written(step, best=best, keep=self.recipe.save.last)
-        self.watch.saved(step)
+        self.saver.save(self.position, best=best)
 
     def _summary(self) -> Summary:
         at = self.position
@@ -166,7 +164,8 @@ class _Going:
             tokens=at.tokens,
             seconds=round(at.seconds, 3),
             parameters=sum(p.numel() for p in self.trainer.model.parameters()),
-            stopped=self.stop[0] if self.stop and at.step < self.steps else None,
+            stopped=self.stop[0] if self.stop and not self._over() else None,
+            early=self._early() and at.step < self.steps,
         )
 
 

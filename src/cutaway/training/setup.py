@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from cutaway import api, families
 from cutaway.checkpoints import open_source
 from cutaway.errors import CutawayError
@@ -75,10 +77,11 @@ def _model(recipe: Recipe, tokenizer: Tokenizer) -> Any:
         raise TrainingError(
             "what is to be trained? Give --model.preset NAME (`cutaway models`) or --model.source SOURCE"
         )
+    device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if chosen.source:
         if chosen.sizes:
             raise TrainingError(f"{chosen.source} has its sizes already: leave out model.{next(iter(chosen.sizes))}")
-        return api.load(chosen.source, "float32").model
+        return api.load(chosen.source, "float32", device).model
     preset = chosen.preset or ""
     family = preset if preset in families.FAMILIES else families.by_preset(preset)
     module = families.get(family)
@@ -90,7 +93,9 @@ def _model(recipe: Recipe, tokenizer: Tokenizer) -> Any:
         sizes["context"] = recipe.data.length
     swaps: dict[str, Any] = {kind: getattr(chosen, kind) for kind in ("norm", "position", "feedforward")}
     mixer = list(chosen.mixer) or None
-    return api.build(preset, seed=fold(recipe.loop.seed), mixer=mixer, **swaps, **{**sizes, **chosen.sizes})
+    return api.build(
+        preset, device=device, seed=fold(recipe.loop.seed), mixer=mixer, **swaps, **{**sizes, **chosen.sizes}
+    )
 
 
 def _loaders(

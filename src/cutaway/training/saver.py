@@ -1,0 +1,63 @@
+"""Checkpoints written while training goes on: the numbers are copied at once, and a thread takes them to the disk."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Thread
+
+import torch
+from torch import Tensor
+
+from cutaway.training import checkpoint
+from cutaway.training.checkpoint import Position
+from cutaway.training.loop import Trainer
+from cutaway.training.run import Run
+
+
+@dataclass
+class Saver:
+    """One checkpoint at a time. An error of the thread is raised where the run next meets the saver."""
+
+    run: Run
+    trainer: Trainer
+    tokenizer: object
+    done: Callable[[int], None]  # is told of each step whose checkpoint is there
+
+    def __post_init__(self) -> None:
+        self._shadow = copy.deepcopy(self.trainer.model).cpu()  # what the thread reads, whatever the model has become
+        self._thread: Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, position: Position, *, best: bool) -> None:
+        """Returns as soon as everything is copied.
+
+        Raises:
+            CheckpointError: the one before could not be written.
+        """
+        self.wait()
+        tensors = {name: x.detach().to("cpu", copy=True) for name, x in self.trainer.tensors().items()}
+        kind = "average" if self.trainer.average.values else "weights"
+        with torch.no_grad():
+            for name, p in self._shadow.named_parameters():
+                p.copy_(tensors[f"{kind}/model.{name}"])
+        self._thread = Thread(target=self._write, args=(tensors, position, best), name="cutaway-saver")
+        self._thread.start()
+
+    def _write(self, tensors: dict[str, Tensor], position: Position, best: bool) -> None:
+        try:
+            checkpoint.write(self.run.path(position.step), self._shadow, self.tokenizer, tensors, position)
+            self.run.written(position.step, best=best, keep=self.run.recipe.save.last)
+            self.done(position.step)
+        except BaseException as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
