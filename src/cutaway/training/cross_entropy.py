@@ -23,7 +23,7 @@ from cutaway.parts.adaptive import AdaptiveSoftmax
 from cutaway.training.batch import IGNORED
 from cutaway.training.errors import TrainingError
 
-ELEMENTS = 1 << 22  # logits a piece: 16 MB in float32
+ELEMENTS = 1 << 23  # logits a piece: 32 MB in float32
 
 
 def cross_entropy(
@@ -40,7 +40,7 @@ def cross_entropy(
         head: a `LanguageHead`, tied or not, with or without bias, scale, softcap and transform; or an adaptive softmax.
         x: the states below it.
         smoothing: ε.
-        rows: tokens a piece; by default as many as have 4 million logits.
+        rows: tokens a piece; by default as many as have 8 million logits.
 
     Raises:
         TrainingError: another kind of head, or a smoothing outside [0, 1).
@@ -50,8 +50,10 @@ def cross_entropy(
         raise TrainingError(f"words are guessed by a language head; this model has {kind}")
     if not 0 <= smoothing < 1:
         raise TrainingError(f"smoothing cannot be {smoothing}; it is from 0 to below 1")
-    asked = targets != IGNORED
-    x, targets = x[asked], targets[asked]  # (N, D), (N,)
+    x, targets = x.flatten(0, -2), targets.flatten()
+    asked = (targets != IGNORED).nonzero()[:, 0]
+    if len(asked) < len(targets):
+        x, targets = x.index_select(0, asked), targets[asked]  # (N, D), (N,)
     if isinstance(head, AdaptiveSoftmax):
         return _adaptive(head, x, targets, smoothing)
     if head.transform is not None:
