@@ -70,9 +70,12 @@ class Trainer:
         self.model, self.objective, self.data, self.recipe = model, objective, data, recipe
         self.accumulate, self.world = accumulate, world or World()
         self.modules = {"model": model, **{f"objective.{name}": m for name, m in objective.modules.items()}}
-        named = {f"{part}.{n}": p for part, m in self.modules.items() for n, p in m.named_parameters()}
+        self.names: dict[Tensor, str] = {}
+        for part, module in self.modules.items():
+            for name, p in module.named_parameters():
+                self.names.setdefault(p, f"{part}.{name}")  # modules may share parameters
+        named = {name: p for p, name in self.names.items()}
         self.weights: dict[str, Tensor] = {name: p.data for name, p in named.items()}
-        self.names: dict[Tensor, str] = {p: name for name, p in named.items()}
         self.trained = [p for p in named.values() if p.requires_grad]
         self.optimizers = optimizers.build(recipe.optimizer, self.modules)
         self.average = Average(self.weights, recipe.loop.ema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -85,12 +86,10 @@ def _model(recipe: Recipe, tokenizer: Tokenizer) -> Any:
     preset = chosen.preset or ""
     family = preset if preset in families.FAMILIES else families.by_preset(preset)
     module = families.get(family)
-    known = {f.name for f in dataclasses.fields(module.Sizes)}
-    sizes: dict[str, Any] = {"vocab": tokenizer.vocab_size}
-    head = objectives.head_for(recipe.objective.name, family, module.PRESETS.get(preset, module.Sizes))
-    sizes |= {"head": head} if head else {}
-    if "context" in known:
-        sizes["context"] = recipe.data.length
+    of = module.PRESETS.get(preset, module.Sizes)  # the class has the defaults
+    known = {f.name: getattr(of, f.name) for f in dataclasses.fields(of) if hasattr(of, f.name)}
+    likely = SimpleNamespace(**{**known, **chosen.sizes})
+    sizes = objectives.sizes_for(recipe.objective.name, family, likely, tokenizer, recipe.data.length)
     swaps: dict[str, Any] = {kind: getattr(chosen, kind) for kind in ("norm", "position", "feedforward")}
     mixer = list(chosen.mixer) or None
     return api.build(

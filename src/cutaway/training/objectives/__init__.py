@@ -19,7 +19,7 @@ from cutaway.text import Tokenizer
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives.causal import Causal
 from cutaway.training.objectives.denoising import Denoising
-from cutaway.training.objectives.fit import check, head_for, own
+from cutaway.training.objectives.fit import check, head_for, own, sizes_for
 from cutaway.training.objectives.masked import Masked
 from cutaway.training.objectives.objective import Objective
 from cutaway.training.objectives.permutation import Permutation
@@ -30,7 +30,7 @@ from cutaway.training.objectives.vocabulary import Vocabulary
 
 __all__ = [
     "Causal", "Denoising", "Masked", "Objective", "Permutation", "Replaced", "Spans", "Translation", "Vocabulary",
-    "head_for", "named", "own",
+    "head_for", "named", "own", "sizes_for",
 ]  # fmt: skip
 
 MAKE: dict[str, Any] = {

@@ -8,7 +8,9 @@ from torch import nn
 
 from cutaway.parts import DetectionHead, EncoderDecoder, LanguageHead, Model
 from cutaway.parts.permuted import PermutedModel
+from cutaway.text import Tokenizer
 from cutaway.training.errors import TrainingError
+from cutaway.training.objectives.vocabulary import MARKS, named_marks
 
 OWN = {"t5": "spans", "bart": "denoising", "electra": "replaced", "seq2seq": "translation"}
 ENCODERS = ("bert", "roberta", "distilbert", "albert", "modernbert", "deberta", "deberta_v2", "linformer", "longformer",
@@ -33,6 +35,25 @@ def head_for(name: str, family: str, sizes: Any) -> str | None:
         return None
     name = own(family, sizes) if name == "auto" else name
     return {"masked": "masked-lm", "replaced": "discriminator"}.get(name, "lm")
+
+
+def sizes_for(name: str, family: str, sizes: Any, tokenizer: Tokenizer, length: int) -> dict[str, Any]:
+    """The sizes that follow from what a model is to learn: `vocab`, and `head` and `context` where the family has them.
+
+    Args:
+        sizes: what is known of the others: the preset's, or the family's defaults.
+        length: T, the most tokens a text has.
+    """
+    asked, head = own(family, sizes) if name == "auto" else name, head_for(name, family, sizes)
+    spare = 0
+    if asked in ("masked", "replaced", "denoising") and tokenizer.mask_id is None:
+        spare = 1
+    elif asked == "spans" and not named_marks(tokenizer):
+        spare = MARKS
+    found: dict[str, Any] = {"vocab": tokenizer.vocab_size + spare}
+    if hasattr(sizes, "context"):
+        found["context"] = length + (asked in WRITING)  # the end of text comes on top
+    return found if head is None else {**found, "head": head}
 
 
 def check(name: str, model: nn.Module) -> None:

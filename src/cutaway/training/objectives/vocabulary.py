@@ -9,6 +9,8 @@ from cutaway.axes import Bool, Int
 from cutaway.text import Tokenizer
 from cutaway.training.errors import TrainingError
 
+MARKS = 100  # that T5 has
+
 
 class Vocabulary:
     """The ids of a tokenizer, and those that a model has beyond them.
@@ -50,12 +52,7 @@ class Vocabulary:
 
     def sentinels(self) -> Int[Tensor, " n"]:
         """Ids that stand for what was cut out: T5's <extra_id_0>, <extra_id_1>, …, or the model's last ones, downwards."""
-        named: list[int] = []
-        while len(ids := self.tokenizer.encode(f"<extra_id_{len(named)}>", special=False)) == 1:
-            if ids[0] not in self.tokenizer.special_ids or ids[0] in named:
-                break
-            named += ids
-        return torch.tensor(named or self._spare(self.size, "marks"))
+        return torch.tensor(named_marks(self.tokenizer) or self._spare(self.size, "marks"))
 
     def _spare(self, count: int, what: str) -> list[int]:
         """The model's last ids but those in use, downwards; as many as there are up to `count`."""
@@ -86,3 +83,13 @@ class Vocabulary:
         if self.eos is not None:
             ends[self.eos] = True
         return ends
+
+
+def named_marks(tokenizer: Tokenizer) -> list[int]:
+    """The ids of <extra_id_0>, <extra_id_1>, …, as many as the tokenizer has."""
+    found: list[int] = []
+    while len(ids := tokenizer.encode(f"<extra_id_{len(found)}>", special=False)) == 1:
+        if ids[0] not in tokenizer.special_ids or ids[0] in found:
+            break
+        found += ids
+    return found
