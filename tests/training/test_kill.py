@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from cutaway.training import run, train
 from cutaway.training.recipe import Recipe
@@ -26,6 +27,11 @@ TINY = {
 KILLING = Path(__file__).with_name("killing.py")
 
 
+def as_many_threads():
+    """A sum over two threads is rounded otherwise than one: whoever is compared to the bit has as many."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
 def killed(kind, tmp_path, count, **more):
     """What the program says, the undisturbed run's folder, and the disturbed one's."""
     file = tmp_path / "text.txt"
@@ -35,7 +41,7 @@ def killed(kind, tmp_path, count, **more):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(settings({**given, "data.path": str(file)}, Recipe()), whole)
     program = [sys.executable, KILLING, kind, file, broken, str(count), *words]
-    ran = subprocess.run(program, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    ran = subprocess.run(program, capture_output=True, text=True, env=as_many_threads())
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout), ran.stderr, whole, broken
 
@@ -94,7 +100,8 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path, number, status):
     given = {**TINY, "data.path": str(file), "save.every": "none", "evaluate.every": "1000", "loop.steps": "300"}
     words = [word for name, text in given.items() for word in (f"--{name}", text)]
     program = [sys.executable, "-m", "cutaway.cli", "train", *words, "--out", str(folder)]
-    going = subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    going = subprocess.Popen(program, **pipes, env=as_many_threads())
     while not (folder / "log.jsonl").exists() and going.poll() is None:
         time.sleep(0.02)
     going.send_signal(number)
