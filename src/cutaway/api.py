@@ -40,6 +40,7 @@ class Loaded:
         sizes: that family's `Sizes`.
         source: what it was loaded from, as given.
         generation: published generation settings, such as `eos_token_id`.
+        label_names: what the classes of its head are called; empty where nobody named them.
     """
 
     model: Any
@@ -48,6 +49,7 @@ class Loaded:
     sizes: Any
     source: str
     generation: dict[str, Any] = field(default_factory=dict)
+    label_names: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def load(
     device: torch.device | str | None = None,
     *,
     head: str | None = None,
-    labels: int | None = None,
+    labels: int | Sequence[str] | None = None,
 ) -> Loaded:
     """A published or saved model, ready to run.
 
@@ -78,7 +80,7 @@ def load(
         dtype: of the parameters; the checkpoint's own by default (float32 where it is quantised).
         device: "cpu" by default.
         head: another head than the checkpoint's ("sequence", "token", "none", …); what it lacks starts afresh.
-        labels: how many classes a new head tells apart.
+        labels: how many classes a new head tells apart, or their names: a head whose classes have others starts afresh.
 
     Raises:
         SourceError: the source leads nowhere.
@@ -96,13 +98,18 @@ def load(
     materialise(model, rules, checkpoint.tensors, wanted, device, checkpoint.source)
     tokenizer = checkpoint.tokenizer()
     name = os.fspath(source)
+    if labels is None:
+        names = checkpoint.label_names if sizes == checkpoint.sizes else ()
+    else:
+        names = () if isinstance(labels, int) else tuple(labels)
     return Loaded(
-        _identified(model, checkpoint.family, sizes, checkpoint.swaps),
+        _identified(model, checkpoint.family, sizes, checkpoint.swaps, names),
         tokenizer,
         checkpoint.family,
         sizes,
         name,
         checkpoint.generation,
+        names,
     )
 
 
@@ -190,7 +197,8 @@ def save(
         raise ConfigError(f"no layout {layout!r}; there are huggingface and cutaway")
     tokenizer = tokenizer if tokenizer is not None else getattr(model, "tokenizer", None)
     generation = getattr(model, "generation", None)
-    beside = {"tokenizer": tokenizer, "generation": generation, "overwrite": overwrite}
+    names: tuple[str, ...] = getattr(net, "label_names", ())
+    beside = {"tokenizer": tokenizer, "generation": generation, "label_names": names, "overwrite": overwrite}
     if layout == "cutaway":
         return native_folder.save(net, family, sizes, folder, swaps=swaps, **beside)
     if swaps:
@@ -211,9 +219,11 @@ def convert(
     return save(load(source, dtype), folder, layout=layout, overwrite=overwrite)
 
 
-def _identified(model: nn.Module, family: str, sizes: Any, swaps: dict[str, Any]) -> nn.Module:
+def _identified(
+    model: nn.Module, family: str, sizes: Any, swaps: dict[str, Any], label_names: tuple[str, ...] = ()
+) -> nn.Module:
     """The model knows what it is, so that it can be saved."""
-    model.family, model.sizes, model.swaps = family, sizes, swaps  # type: ignore[assignment]
+    model.family, model.sizes, model.swaps, model.label_names = family, sizes, swaps, label_names  # type: ignore[assignment]
     return model.eval()
 
 

@@ -24,6 +24,7 @@ class Checkpoint:
         tokenizer: makes the tokenizer that lies beside the weights; None where there is none.
         swaps: the parts, by name, that stand in the place of the family's own.
         generation: the published generation settings (end-of-text ids and the like).
+        label_names: what its classes are called, where it has such and names them.
     """
 
     source: str
@@ -34,3 +35,4 @@ class Checkpoint:
     tokenizer: "Callable[[], Tokenizer | None]" = lambda: None
     generation: dict[str, Any] = field(default_factory=dict)
     swaps: dict[str, Any] = field(default_factory=dict)
+    label_names: tuple[str, ...] = ()

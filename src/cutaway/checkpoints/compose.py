@@ -1,7 +1,7 @@
 """From what a checkpoint says of itself to a model of that shape, without memory for it yet."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from math import prod
 from typing import Any
@@ -59,10 +59,20 @@ def compose(
         raise ConfigError(f"{what}: no {family} can be built of these sizes ({first})") from error
 
 
-def another_head(checkpoint: Checkpoint, head: str | None, labels: int | None) -> tuple[Any, list[Rule]]:
-    """Sizes and rules for a model whose head is not, or not wholly, in the checkpoint."""
+def another_head(
+    checkpoint: Checkpoint, head: str | None, labels: int | Sequence[str] | None
+) -> tuple[Any, list[Rule] | None]:
+    """Sizes and rules for a model whose head is not, or not wholly, in the checkpoint.
+
+    Where `labels` are names and the checkpoint's classes have others, the layer that tells them apart is left out.
+    """
+    renamed = not isinstance(labels, int | None) and tuple(labels) != checkpoint.label_names
+    labels = labels if isinstance(labels, int | None) else len(labels)
     if checkpoint.rules is None:
-        raise ConfigError(f"{checkpoint.source} was saved by cutaway with its head; load it as it is")
+        sizes = checkpoint.sizes
+        if renamed or (head or sizes.head, labels or sizes.labels) != (sizes.head, sizes.labels):
+            raise ConfigError(f"{checkpoint.source} was saved by cutaway with its head; load it as it is")
+        return sizes, None
     changes = {name: value for name, value in (("head", head), ("labels", labels)) if value is not None}
     known = {f.name for f in dataclasses.fields(checkpoint.sizes)}
     if unknown := set(changes) - known:
@@ -70,12 +80,21 @@ def another_head(checkpoint: Checkpoint, head: str | None, labels: int | None) -
     sizes = dataclasses.replace(checkpoint.sizes, **changes)
     if labels is not None and sizes.head not in ("sequence", "token"):
         raise ConfigError(f'labels={labels} goes with head="sequence" or head="token", not with head="{sizes.head}"')
-    if sizes == checkpoint.sizes:
+    if sizes == checkpoint.sizes and not renamed:
         return sizes, list(checkpoint.rules)
     rules = families.get(checkpoint.family).weights(sizes)
     rules = [dataclasses.replace(rule, optional=True) if _of_head(rule) else rule for rule in rules]
+    if renamed or getattr(sizes, "labels", 0) != getattr(checkpoint.sizes, "labels", 0):
+        rules = [
+            _unread(rule) if rule.ours == "head.out" else rule for rule in rules
+        ]  # its numbers are of other classes
     left = [ignore(f"{r.theirs}(.weight|.bias|.gamma|.beta|)") for r in checkpoint.rules if _of_head(r)]
     return sizes, rules + left
+
+
+def _unread(rule: Rule) -> Rule:
+    """A rule that no tensor answers to."""
+    return dataclasses.replace(rule, theirs=f"(no tensor).{rule.theirs}", optional=True)
 
 
 def _of_head(rule: Rule) -> bool:

@@ -48,7 +48,17 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
     generation = {name: config[name] for name in (*IDS, "bad_words_ids") if config.get(name) is not None}
     if (folder / "generation_config.json").is_file():
         generation |= read_json(folder / "generation_config.json")
-    return Checkpoint(source, family, sizes, tensors, module.weights(sizes), lambda: tokenizer(folder), generation)
+    rules, names = module.weights(sizes), label_names(config, sizes)
+    return Checkpoint(source, family, sizes, tensors, rules, lambda: tokenizer(folder), generation, label_names=names)
+
+
+def label_names(config: dict[str, Any], sizes: Any) -> tuple[str, ...]:
+    """What the classes of a head are called: `id2label`, in the order of the ids. Empty where it names none."""
+    names = config.get("id2label")
+    if not isinstance(names, dict) or getattr(sizes, "head", None) not in ("sequence", "token"):
+        return ()
+    found = tuple(names.get(str(i)) for i in range(len(names)))
+    return found if all(isinstance(name, str) for name in found) else ()  # type: ignore[return-value]
 
 
 def tokenizer(folder: Path) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def save(
     tokenizer: Any = None,
     generation: dict[str, Any] | None = None,
     swaps: dict[str, Any] | None = None,
+    label_names: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Writes a folder that `load` reads back bit for bit. It appears whole or not at all.
@@ -39,6 +41,7 @@ def save(
         "sizes": dataclasses.asdict(sizes),
         "swaps": swaps or {},
         "generation": generation or {},
+        "label_names": list(label_names),
     }
     with whole_folder(folder, overwrite) as made:
         (made / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -70,7 +73,11 @@ def open_folder(folder: Path, source: str) -> Checkpoint:
         raise CheckpointError(f"{folder / WEIGHTS} is missing")
     read = read_sizes(families.get(family).Sizes, sizes, str(folder / CARD))
     tensors = dict(safetensors.read(folder / WEIGHTS))
-    return Checkpoint(source, family, read, tensors, None, lambda: huggingface.tokenizer(folder), generation, swaps)
+    names = card.get("label_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{folder / CARD} must name its classes by texts")
+    tokenizer = lambda: huggingface.tokenizer(folder)  # noqa: E731
+    return Checkpoint(source, family, read, tensors, None, tokenizer, generation, swaps, tuple(names))
 
 
 def read_sizes(kind: type, values: dict[str, Any], where: str) -> Any:

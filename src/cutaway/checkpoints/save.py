@@ -27,6 +27,7 @@ def save_huggingface(
     *,
     tokenizer: Any = None,
     generation: dict[str, Any] | None = None,
+    label_names: Sequence[str] = (),
     overwrite: bool = False,
     shard: int = SHARD,
 ) -> Path:
@@ -41,6 +42,8 @@ def save_huggingface(
     dtype = next(iter(parameters.values())).dtype
     # what the family writes comes last: RoBERTa counts positions from the padding's id
     config = {"dtype": str(dtype).removeprefix("torch."), **_ids(tokenizer, generation), **module.write(sizes)}
+    if label_names:
+        config |= {"id2label": dict(enumerate(label_names)), "label2id": {n: i for i, n in enumerate(label_names)}}
     parts = [_part(entry, parameters) for entry in expand(module.weights(sizes), parameters)]
     with whole_folder(folder, overwrite) as made:
         _write_json(made / "config.json", config)

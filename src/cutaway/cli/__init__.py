@@ -23,6 +23,9 @@ COMMANDS = {
     "inspect": ("cutaway.cli.sources", "draw where a model looks in a text"),
     "verify": ("cutaway.cli.verify", "compare a model with transformers, number by number"),
     "train": ("cutaway.cli.train", "teach a model from text files; a run that was stopped goes on"),
+    "finetune": ("cutaway.cli.tune", "tune a trained model for a task; a run that was stopped goes on"),
+    "eval": ("cutaway.cli.tune", "score a tuned model on data"),
+    "predict": ("cutaway.cli.tune", "ask a tuned model about new texts"),
     "convert": ("cutaway.cli.sources", "write a model as a folder that transformers reads"),
 }
 

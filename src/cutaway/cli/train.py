@@ -66,14 +66,19 @@ def train(
 
     summary = work(chosen, out, watch=Live())
     emit(dataclasses.asdict(summary)) if json else show_summary(summary)
+    stopped(summary)
+
+
+def stopped(summary: Summary) -> None:
+    """Leaves with the status of the signal that ended the run, if one did."""
     if summary.stopped:
-        print(f"cutaway: stopped by {summary.stopped} after step {summary.step}; go on with: cutaway train --out {out}",
-              file=sys.stderr)  # fmt: skip
+        again = f"cutaway train --out {summary.folder}"
+        print(f"cutaway: stopped by {summary.stopped} after step {summary.step}; go on with: {again}", file=sys.stderr)
         sys.exit(130 if summary.stopped == "SIGINT" else 143)
 
 
-def show_summary(summary: Summary) -> None:
-    """How a run ended, for people."""
+def show_summary(summary: Summary, then: str = "cutaway generate {} TEXT") -> None:
+    """How a run ended, for people, and what may be done with it `then`."""
     rows = [("steps", f"{summary.step:,} of {summary.steps:,}"), ("parameters", f"{summary.parameters:,}")]
     if summary.loss is not None:
         rows.append(("loss of the last step", f"{summary.loss:.4f}"))
@@ -81,4 +86,4 @@ def show_summary(summary: Summary) -> None:
         rows.append(("best validation loss", f"{summary.best:.4f} after step {summary.best_step:,}"))
     rows += [("tokens read", f"{summary.tokens:,}"), ("seconds", f"{summary.seconds:.1f}")]
     table("", "", rows=rows)
-    console().print(f"\n{summary.folder} is a source now: cutaway generate {summary.folder} TEXT", soft_wrap=True)
+    console().print(f"\n{summary.folder} is a source now: {then.format(summary.folder)}", soft_wrap=True)

@@ -21,6 +21,14 @@ class Engine(Protocol):
         """Ids of literal `text` that stands right after a control token, so is not the start of the whole text."""
         ...
 
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of literal `text`, and the characters that each is of."""
+        ...
+
+    def between(self, prefix: list[int], suffix: list[int]) -> tuple[list[int], list[int], list[int]]:
+        """The ids before, between and after two texts, where `prefix` and `suffix` stand around one."""
+        ...
+
     def bytes_of(self, index: int) -> Bytes: ...
 
     def piece(self, index: int) -> str | None:

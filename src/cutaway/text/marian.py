@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from cutaway.errors import TokenizerError
-from cutaway.text.spm import processor
+from cutaway.text.spm import cut, processor
 from cutaway.text.stream import Bytes, Spacing
 
 LANGUAGE = re.compile(r">>.*?<<", re.DOTALL)  # which a text begins with, where a model writes several: >>fr<< …
@@ -60,6 +60,13 @@ class MarianEngine:
 
     def continue_ids(self, text: str) -> list[int]:
         return [self._vocab.get(piece, self._unknown) for piece in self._cut.encode(text, out_type=str)]
+
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        pieces = cut(self._cut, text)
+        return [self._vocab.get(p.piece, self._unknown) for p in pieces], [(p.begin, p.end) for p in pieces]
+
+    def between(self, prefix: list[int], suffix: list[int]) -> tuple[list[int], list[int], list[int]]:
+        return prefix, suffix, suffix
 
     def _bytes_of(self, index: int) -> Bytes:
         return Bytes((self.piece(index) or "").replace("▁", " ").encode("utf-8"))

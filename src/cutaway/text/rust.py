@@ -80,6 +80,21 @@ class RustEngine:
         rust.add_tokens([AddedToken(mark, special=False, normalized=False)])
         return rust, mark
 
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        found = self._encode(self._literal, text)
+        return found.ids, found.offsets
+
+    def between(self, prefix: list[int], suffix: list[int]) -> tuple[list[int], list[int], list[int]]:
+        if (prefix, suffix) == self.around():
+            found = self._rust.encode("a", "a", add_special_tokens=True)
+            mask = found.special_tokens_mask
+            texts = [i for i, special in enumerate(mask) if not special]
+            second = [i for i in texts if found.sequence_ids[i] == 1]
+            if second and second[0] > texts[0]:
+                first = [i for i in texts if found.sequence_ids[i] == 0]
+                return found.ids[: first[0]], found.ids[first[-1] + 1 : second[0]], found.ids[second[-1] + 1 :]
+        return prefix, suffix, suffix
+
     def around(self) -> tuple[list[int], list[int]]:
         """The ids that the tokenizer's own post-processor puts before and after a text."""
         pieces = (self.piece(index) for index in range(50))  # where even "a" is no text

@@ -78,6 +78,13 @@ class SentencePieceEngine:
     def continue_ids(self, text: str) -> list[int]:
         return self._inner.encode(text)
 
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        pieces = cut(self._whole, text)
+        return [piece.id for piece in pieces], [(piece.begin, piece.end) for piece in pieces]
+
+    def between(self, prefix: list[int], suffix: list[int]) -> tuple[list[int], list[int], list[int]]:
+        return prefix, suffix, suffix
+
     def _bytes_of(self, index: int) -> Bytes:
         piece = self.piece(index)
         if piece is None:
@@ -123,6 +130,11 @@ class SentencePieceEngine:
 def _pattern(token: Added) -> str:
     before, after = (r"\s*" if flag else "" for flag in (token.lstrip, token.rstrip))
     return f"{before}({re.escape(token.text)}){after}"
+
+
+def cut(processor: Any, text: str) -> Any:
+    """Pieces with their `id`, and the characters from `begin` to `end` that each is of."""
+    return processor.encode(text, out_type="immutable_proto").pieces
 
 
 def processor(data: bytes, name: str) -> Any:

@@ -54,6 +54,21 @@ class Tokenizer:
             prefix = []
         return [*prefix, *ids, *self._roles.suffix]
 
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of `text`, nothing added around it, and which of its characters each is of: `text[start:end]`.
+
+        A control token's text is text like any other. Spaces before a word are left out of its span.
+        """
+        ids, found = self._engine.spans(_clean(text))
+        return ids, [_trimmed(text, start, end) for start, end in found]
+
+    def around(self, *, pair: bool = False) -> tuple[list[int], ...]:
+        """The control tokens that `encode` puts before and after a text; of two texts: before, between and after."""
+        prefix, suffix = self._roles.prefix, self._roles.suffix
+        if not pair:
+            return prefix, suffix
+        return self._engine.between(prefix, suffix)
+
     def encode_batch(
         self, texts: Sequence[str | bytes], side: str = "right", special: bool = True, max_length: int | None = None
     ) -> "tuple[Tensor, Tensor]":
@@ -169,6 +184,12 @@ class Tokenizer:
         (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
         for name, data in self._engine.files().items():
             (folder / name).write_bytes(data)
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    return start, end
 
 
 def _clean(text: str | bytes) -> str:

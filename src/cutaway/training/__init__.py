@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cutaway.training.recipe import Recipe
     from cutaway.training.runner import Summary, train
+    from cutaway.training.tuning import evaluate, finetune, predict
 
-__all__ = ["Recipe", "Summary", "train"]
+__all__ = ["Recipe", "Summary", "evaluate", "finetune", "predict", "train"]
 
-_HOMES = {"Recipe": "cutaway.training.recipe", **dict.fromkeys(("Summary", "train"), "cutaway.training.runner")}
+_HOMES = {
+    "Recipe": "cutaway.training.recipe",
+    **dict.fromkeys(("Summary", "train"), "cutaway.training.runner"),
+    **dict.fromkeys(("evaluate", "finetune", "predict"), "cutaway.training.tuning"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ class Rows:
     padding: Bool[Tensor, "b t"] | None = None  # True on real tokens
     positions: Int[Tensor, "b t"] | None = None
     documents: Int[Tensor, "b t"] | None = None  # which text each token is of, where several share a row
+    segments: Int[Tensor, "b t"] | None = None  # sentence A (0) or B (1), for models that tell them apart
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,17 @@ class Pairs:
 
     source: Rows
     target: Rows
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts, and what is asked about each: a class (B,), the ends of an answer (B, 2), or something of each token (B, T).
+
+    IGNORED where nothing is asked.
+    """
+
+    rows: Rows
+    labels: Int[Tensor, "b *_"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cutaway.training import optimizers
 from cutaway.training.average import Average
-from cutaway.training.batch import Batch, Loss, Pairs, Rows
+from cutaway.training.batch import Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.guard import Guard
 from cutaway.training.objectives import Objective
 from cutaway.training.recipe import Recipe
@@ -34,7 +34,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, n: int) -> Rows | Pairs: ...
+    def batch(self, n: int) -> Rows | Pairs | Labelled: ...
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Trainer:
         total, count, _, _ = self._summed(sums, 0)
         return total / max(count, 1.0)
 
-    def _loss(self, rows: Rows | Pairs, number: int, part: int) -> tuple[Loss, Batch]:
+    def _loss(self, rows: Rows | Pairs | Labelled, number: int, part: int) -> tuple[Loss, Batch]:
         seed = fold(self.recipe.loop.seed, number, part, self.world.rank)
         batch = self.objective.batch(rows, torch.Generator().manual_seed(seed))
         torch.manual_seed(fold(seed, 1))  # dropout's

@@ -29,6 +29,9 @@ class Data:
     split: float = key(0.1, "how much of path is kept for validation where valid is empty; 0: nothing", 0, 0.9)
     kind: str | None = key(None, "text, jsonl, csv, tsv; by the names of the files if not given")
     column: str | None = key(None, "which column holds the text")
+    columns: tuple[str, ...] = key(
+        (), "names of the columns, where the first line of a CSV or TSV file is data already"
+    )
     document: str = key("file", "what one text of a text file is: file, line or paragraph")
     tokenizer: str = key("byte", "char, byte, or a source that has a tokenizer")
     length: int = key(256, "tokens a row, as the model reads them", 1)
@@ -53,6 +56,17 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class Task:
+    name: Literal["classification", "tokens", "questions", "translation", "summarisation", "instructions"] | None = key(
+        None, "what a model with a source is tuned for, in place of an objective over running text"
+    )
+    text: str | None = key(None, "the column that is read; the task's own if not given")
+    answer: str | None = key(None, "the column of what should come out; the task's own if not given")
+    frozen: bool = key(False, "train the head alone")
+    options: dict[str, Any] = field(default_factory=dict, metadata={"about": "the task's own options"})
+
+
+@dataclass(frozen=True)
 class Optimizer:
     name: Literal["adamw", "muon", "adafactor"] = key("adamw", "adamw; muon (matrices; adamw for the rest); adafactor")
     rate: float = key(3e-4, "the highest learning rate", 0)
@@ -61,13 +75,14 @@ class Optimizer:
     betas: tuple[float, float] = key((0.9, 0.95), "AdamW's two means", 0, 1)
     eps: float = key(1e-8, "AdamW's epsilon", 0)
     momentum: float = key(0.95, "Muon's", 0, 1)
+    layer_decay: float = key(1.0, "each layer's rate, as a part of that of the layer above it", 0, 1)
     clip: float | None = key(1.0, "the largest norm of the gradient", 0)
 
 
 @dataclass(frozen=True)
 class Schedule:
     name: Literal["cosine", "linear", "wsd", "noam", "constant"] = key("cosine", "how the rate changes")
-    warmup: int = key(100, "steps in which the rate grows from 0", 0)
+    warmup: float = key(100, "steps in which the rate grows from 0; below 1, the part of all steps", 0)
     final: float = key(0.1, "the last rate, as a part of the highest (cosine, linear, wsd)", 0, 1)
     cooldown: float = key(0.2, "the part of the steps in which wsd goes down", 0, 1)
 
@@ -75,6 +90,7 @@ class Schedule:
 @dataclass(frozen=True)
 class Loop:
     steps: int = key(1000, "updates of the weights", 1)
+    epochs: float | None = key(None, "passes over the data, in place of steps", 0)
     rows: int = key(32, "rows at once, of all processes together", 1)
     batch: int | None = key(
         None, "tokens an update, gathered over as many times rows as it takes; one time if not given", 1
@@ -93,7 +109,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Evaluate:
-    every: int | None = key(None, "steps between evaluations; a tenth of all if not given", 1)
+    every: int | None = key(None, "steps between evaluations; an epoch, or a tenth of all, if not given", 1)
     rows: int | None = key(None, "rows at once; as in training if not given", 1)
     batches: int | None = key(None, "how many batches; all of the validation data if not given", 1)
 
@@ -119,6 +135,7 @@ class Recipe:
     data: Data = Data()
     model: Model = Model()
     objective: Objective = Objective()
+    task: Task = Task()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     loop: Loop = Loop()

@@ -69,8 +69,8 @@ class _Going:
     def __init__(self, prepared: Prepared, opened: run.Run, watch: Watch, stop: list[str]) -> None:
         self.prepared, self.trainer, self.run, self.watch, self.stop = prepared, prepared.trainer, opened, watch, stop
         self.recipe = opened.recipe
-        self.steps = self.recipe.loop.steps
-        self.every = self.recipe.evaluate.every or max(1, self.steps // 10)
+        self.steps = self.trainer.recipe.loop.steps
+        self.every = self.trainer.recipe.evaluate.every or max(1, self.steps // 10)
         self.valid: float | None = None
         self.loss: float | None = None
         self.position = Position(data=prepared.fingerprint)
@@ -138,8 +138,11 @@ class _Going:
         if self.prepared.valid is None:
             return False
         self.valid = self.trainer.evaluate(self.prepared.valid, self.recipe.evaluate.batches)
-        self.run.log({"step": number, "valid": self.valid})
+        scores = self.prepared.scores() if self.prepared.scores else {}
+        self.run.log({"step": number, "valid": self.valid, **scores})
         self.watch.evaluated(number, self.valid)
+        if scores:
+            self.watch.noticed(number, "   ".join(f"{name} {score:.4f}" for name, score in scores.items()))
         better = self.position.best is None or self.valid < self.position.best
         if better:
             self.position = replace(self.position, best=self.valid, best_step=number)

@@ -17,7 +17,7 @@ from cutaway.training.recipe import Schedule
 
 def factor(schedule: Schedule, step: int, steps: int) -> float:
     """The part of the highest rate with which step `step` of `steps` is made."""
-    warmup = min(schedule.warmup, steps)
+    warmup = min(schedule.warmup if schedule.warmup >= 1 else round(schedule.warmup * steps), steps)
     if step < warmup:
         return step / warmup
     if schedule.name == "constant":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,7 @@ from cutaway.text import Tokenizer
 from cutaway.training import objectives
 from cutaway.training.data import Examples, Loader, Windows, characters, examples, octets, tokenise
 from cutaway.training.errors import TrainingError
-from cutaway.training.loop import Trainer
+from cutaway.training.loop import Batches, Trainer
 from cutaway.training.recipe import Recipe
 from cutaway.training.seeds import fold
 from cutaway.training.world import World
@@ -27,9 +29,10 @@ class Prepared:
     """A run that could begin."""
 
     trainer: Trainer
-    valid: Loader | None
+    valid: Batches | None
     tokenizer: Tokenizer
     fingerprint: str  # of all data
+    scores: Callable[[], dict[str, float]] | None = None  # of the validation data, where a task has such
 
 
 def prepare(recipe: Recipe, world: World | None = None) -> Prepared:
@@ -37,6 +40,8 @@ def prepare(recipe: Recipe, world: World | None = None) -> Prepared:
     world = world or World()
     if not recipe.data.path:
         raise TrainingError("there is nothing to learn from: give --data.path FILE")
+    if recipe.task.name:
+        return _tuned(recipe, world)
     texts = _examples(recipe, recipe.data.path)
     tokenizer = _tokenizer(recipe, texts)
     model = _model(recipe, tokenizer)
@@ -46,13 +51,38 @@ def prepare(recipe: Recipe, world: World | None = None) -> Prepared:
     train, valid = _loaders(recipe, texts, tokenizer, objective, world)
     a_batch = recipe.loop.rows * recipe.data.length
     accumulate = max(1, -(-(recipe.loop.batch or a_batch) // a_batch))
+    recipe = in_steps(recipe, len(train), accumulate)
     trainer = Trainer(model, objective, train, recipe, accumulate=accumulate, world=world)
     fingerprint = train.fingerprint + (" | " + valid.fingerprint if valid else "")
     return Prepared(trainer, valid, tokenizer, fingerprint)
 
 
+def in_steps(recipe: Recipe, batches: int, accumulate: int) -> Recipe:
+    """The recipe with its epochs, of so many batches each, as steps."""
+    if recipe.loop.epochs is None:
+        return recipe
+    steps = max(1, math.ceil(recipe.loop.epochs * batches / accumulate))
+    every = recipe.evaluate.every or max(1, batches // accumulate)
+    return dataclasses.replace(
+        recipe,
+        loop=dataclasses.replace(recipe.loop, steps=steps),
+        evaluate=dataclasses.replace(recipe.evaluate, every=every),
+    )
+
+
+def _tuned(recipe: Recipe, world: World) -> Prepared:
+    """A model with a source, and a task."""
+    from cutaway.training.tasks.setup import prepare_task
+
+    made = prepare_task(recipe, world)
+    accumulate = max(1, -(-(recipe.loop.batch or 1) // made.tokens))
+    chosen = in_steps(recipe, len(made.train), accumulate)
+    trainer = Trainer(made.model, made.objective, made.train, chosen, accumulate=accumulate, world=world)
+    return Prepared(trainer, made.valid, made.tokenizer, made.fingerprint, made.scorer(trainer))
+
+
 def _examples(recipe: Recipe, path: tuple[str, ...]) -> Examples:
-    return examples(path, kind=recipe.data.kind, document=recipe.data.document)
+    return examples(path, kind=recipe.data.kind, names=recipe.data.columns or None, document=recipe.data.document)
 
 
 def _tokenizer(recipe: Recipe, texts: Examples) -> Tokenizer:

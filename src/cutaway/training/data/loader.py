@@ -10,7 +10,7 @@ from threading import Event, Thread
 import numpy as np
 import torch
 
-from cutaway.training.batch import Pairs, Rows
+from cutaway.training.batch import IGNORED, Labelled, Pairs, Rows
 from cutaway.training.data.order import Order
 from cutaway.training.data.packing import Items
 from cutaway.training.errors import DataError
@@ -57,7 +57,7 @@ class Loader:
         total = self._order.total
         return max(1, total // self._rows) if self._shuffle else -(-total // self._rows)
 
-    def batch(self, n: int) -> Rows | Pairs:
+    def batch(self, n: int) -> Rows | Pairs | Labelled:
         """This rank's share of batch `n`."""
         if n < 0 or (not self._shuffle and n >= len(self)):
             raise DataError(f"there is no batch {n}: one pass has {len(self)}")
@@ -67,7 +67,7 @@ class Loader:
         source, epoch, index = (array[mine] for array in places)
         if not len(source):
             source, epoch, index = (array[:1] for array in places)
-            return _nothing(self._items[int(source[0])].take(index, epoch))
+            return nothing(self._items[int(source[0])].take(index, epoch))
         pieces, taken = [], []
         for s in np.unique(source).tolist():
             here = np.flatnonzero(source == s)
@@ -75,14 +75,14 @@ class Loader:
             taken.append(here)
         return pieces[0] if len(pieces) == 1 else _merged(pieces, np.concatenate(taken))
 
-    def batches(self, start: int = 0, stop: int | None = None, ahead: int = 2) -> Iterator[Rows | Pairs]:
+    def batches(self, start: int = 0, stop: int | None = None, ahead: int = 2) -> Iterator[Rows | Pairs | Labelled]:
         """The batches from `start` on, of which `ahead` are made in a thread while the caller works."""
         if stop is None and not self._shuffle:
             stop = len(self)
-        made: Queue[Rows | Pairs | BaseException | None] = Queue(max(1, ahead))
+        made: Queue[Rows | Pairs | Labelled | BaseException | None] = Queue(max(1, ahead))
         closed = Event()
 
-        def put(value: Rows | Pairs | BaseException | None) -> None:
+        def put(value: Rows | Pairs | Labelled | BaseException | None) -> None:
             while not closed.is_set():
                 try:
                     return made.put(value, timeout=0.1)
@@ -117,8 +117,10 @@ class Loader:
             thread.join()
 
 
-def _merged(pieces: list[Rows | Pairs], order: np.ndarray) -> Rows | Pairs:
+def _merged(pieces: list[Rows | Pairs | Labelled], order: np.ndarray) -> Rows | Pairs:
     """One batch of several, row `order[i]` of the result being row i of the pieces laid one under another."""
+    if any(isinstance(piece, Labelled) for piece in pieces):
+        raise DataError("labelled texts of several sources are one source: give their files together")
     back = torch.from_numpy(np.argsort(order))
     if all(isinstance(piece, Pairs) for piece in pieces):
         sides = [[getattr(piece, side) for piece in pieces] for side in ("source", "target")]
@@ -147,13 +149,16 @@ def _stacked(rows: list[Rows], order: torch.Tensor) -> Rows:
     return Rows(**found)
 
 
-def _nothing(batch: Rows | Pairs) -> Rows | Pairs:
+def nothing(batch: Rows | Pairs | Labelled) -> Rows | Pairs | Labelled:
+    """The same kind of batch with one row of padding, of which nothing is asked."""
+    if isinstance(batch, Labelled):
+        return Labelled(_blank(batch.rows), torch.full_like(batch.labels, IGNORED))
     if isinstance(batch, Pairs):
         return Pairs(*(_blank(rows) for rows in (batch.source, batch.target)))
     return _blank(batch)
 
 
 def _blank(rows: Rows) -> Rows:
-    values = {name: getattr(rows, name) for name in ("ids", "positions", "documents")}
+    values = {name: getattr(rows, name) for name in ("ids", "positions", "documents", "segments")}
     blank = {name: None if value is None else torch.zeros_like(value) for name, value in values.items()}
     return Rows(**blank, padding=torch.zeros_like(rows.ids, dtype=torch.bool))  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from cutaway.training.batch import Pairs, Rows
+from cutaway.training.batch import Labelled, Pairs, Rows
 from cutaway.training.data.order import Indices
 from cutaway.training.data.tokens import Tokens
 from cutaway.training.errors import DataError
@@ -25,7 +25,7 @@ class Items(Protocol):
         """Tokens of each example: (n, 1), or (n, 2) for pairs."""
         ...
 
-    def take(self, index: Indices, epoch: Indices) -> Rows | Pairs:
+    def take(self, index: Indices, epoch: Indices) -> Rows | Pairs | Labelled:
         """The examples, one a row."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cutaway.training.batch import IGNORED, Batch, Loss, Pairs, Rows
+from cutaway.training.batch import IGNORED, Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives.objective import given, one, real, words
 
@@ -19,7 +19,7 @@ class Causal:
 
     modules: dict[str, nn.Module] = {}  # noqa: RUF012
 
-    def batch(self, rows: Rows | Pairs, draw: torch.Generator) -> Batch:
+    def batch(self, rows: Rows | Pairs | Labelled, draw: torch.Generator) -> Batch:
         rows = one(rows, "causal")
         if rows.ids.shape[1] < 2:
             raise TrainingError("rows of one token have none that comes next; give longer ones")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.axes import Bool, Int
-from cutaway.training.batch import Batch, Loss, Pairs, Rows
+from cutaway.training.batch import Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives.objective import one, words
 from cutaway.training.objectives.ragged import laid, texts, written
@@ -38,7 +38,7 @@ class Denoising:
         self.mask, self.ordinary = vocabulary.mask, vocabulary.is_ordinary
         self.ends = vocabulary.ends_sentence() if permute else None
 
-    def batch(self, rows: Rows | Pairs, draw: torch.Generator) -> Batch:
+    def batch(self, rows: Rows | Pairs | Labelled, draw: torch.Generator) -> Batch:
         sources, targets = [], []
         for ids in texts(one(rows, "denoising"), "denoising"):
             ids = ids[:-1] if len(ids) and ids[-1] == self.eos else ids

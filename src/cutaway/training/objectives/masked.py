@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.axes import Bool, Int
-from cutaway.training.batch import IGNORED, Batch, Loss, Pairs, Rows
+from cutaway.training.batch import IGNORED, Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives.objective import given, one, real, words
 from cutaway.training.objectives.vocabulary import Vocabulary
@@ -44,7 +44,7 @@ class Masked:
         self.mask, self.ordinary = vocabulary.mask, vocabulary.ordinary
         self.begins = vocabulary.begins_word() if whole_words else None
 
-    def batch(self, rows: Rows | Pairs, draw: torch.Generator) -> Batch:
+    def batch(self, rows: Rows | Pairs | Labelled, draw: torch.Generator) -> Batch:
         rows = one(rows, "masked")
         there = real(rows)
         chosen = self.choose(rows, draw)

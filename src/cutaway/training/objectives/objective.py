@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.axes import Bool, Float, Int
-from cutaway.training.batch import IGNORED, Batch, Loss, Pairs, Rows
+from cutaway.training.batch import IGNORED, Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.cross_entropy import cross_entropy
 from cutaway.training.errors import TrainingError
 
@@ -21,7 +21,7 @@ class Objective(Protocol):
 
     modules: dict[str, nn.Module]
 
-    def batch(self, rows: Rows | Pairs, draw: torch.Generator) -> Batch:
+    def batch(self, rows: Rows | Pairs | Labelled, draw: torch.Generator) -> Batch:
         """The task made of these texts. All that is random comes from `draw`, a generator on the CPU."""
         ...
 
@@ -35,8 +35,10 @@ def real(rows: Rows) -> Bool[Tensor, "b t"]:
     return torch.ones_like(rows.ids, dtype=torch.bool) if rows.padding is None else rows.padding
 
 
-def one(rows: Rows | Pairs, objective: str) -> Rows:
+def one(rows: Rows | Pairs | Labelled, objective: str) -> Rows:
     """Texts that stand alone."""
+    if isinstance(rows, Labelled):
+        raise TrainingError(f"the objective {objective} takes running text; labelled texts go with a task")
     if isinstance(rows, Pairs):
         raise TrainingError(f"the objective {objective} takes texts, not pairs of them; pairs go with translation")
     return rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cutaway.training.batch import IGNORED, Batch, Loss, Pairs, Rows
+from cutaway.training.batch import IGNORED, Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives.objective import given, one, real, words
 from cutaway.training.objectives.ragged import texts
@@ -32,7 +32,7 @@ class Permutation:
             raise TrainingError(f"rate {rate} is a share between 0 and 1, and mean {mean} at least one token")
         self.rate, self.mean, self.ordinary = rate, mean, vocabulary.is_ordinary
 
-    def batch(self, rows: Rows | Pairs, draw: torch.Generator) -> Batch:
+    def batch(self, rows: Rows | Pairs | Labelled, draw: torch.Generator) -> Batch:
         rows = one(rows, "permutation")
         there, order, columns = real(rows), torch.zeros_like(rows.ids), []
         for row, ids in enumerate(texts(rows, "permutation")):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cutaway.api import build
 from cutaway.axes import Float, Int
-from cutaway.training.batch import IGNORED, Batch, Loss, Pairs, Rows
+from cutaway.training.batch import IGNORED, Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.cross_entropy import ELEMENTS, cross_entropy
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives.masked import Masked
@@ -41,7 +41,7 @@ class Replaced:
         self.rate, self.weight = rate, weight
         self.modules: dict[str, nn.Module] = {"generator": generator_for(model, generator)}
 
-    def batch(self, rows: Rows | Pairs, draw: torch.Generator) -> Batch:
+    def batch(self, rows: Rows | Pairs | Labelled, draw: torch.Generator) -> Batch:
         batch = self.masked.batch(rows, draw)
         batch.given["luck"] = torch.rand(batch.targets.shape, generator=draw)
         return batch

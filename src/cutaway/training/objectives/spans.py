@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.axes import Bool, Int
-from cutaway.training.batch import Batch, Loss, Pairs, Rows
+from cutaway.training.batch import Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives.objective import one, words
 from cutaway.training.objectives.ragged import laid, texts, written
@@ -36,7 +36,7 @@ class Spans:
         self.rate, self.mean, self.start = rate, mean, start
         self.marks, self.eos = vocabulary.sentinels(), vocabulary.eos
 
-    def batch(self, rows: Rows | Pairs, draw: torch.Generator) -> Batch:
+    def batch(self, rows: Rows | Pairs | Labelled, draw: torch.Generator) -> Batch:
         sources, targets = [], []
         for ids in texts(one(rows, "spans"), "spans"):
             ids = ids[:-1] if len(ids) and ids[-1] == self.eos else ids

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cutaway.training.batch import Batch, Loss, Pairs, Rows
+from cutaway.training.batch import Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives.objective import words
 from cutaway.training.objectives.ragged import texts, written
@@ -30,7 +30,7 @@ class Translation:
             raise TrainingError(f"smoothing cannot be {smoothing}; it is from 0 to below 1")
         self.start, self.smoothing = start, smoothing
 
-    def batch(self, rows: Rows | Pairs, draw: torch.Generator) -> Batch:
+    def batch(self, rows: Rows | Pairs | Labelled, draw: torch.Generator) -> Batch:
         if not isinstance(rows, Pairs):
             raise TrainingError(
                 "the objective translation takes pairs of texts; of single ones, an encoder with a decoder "

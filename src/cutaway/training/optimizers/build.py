@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cutaway.training import recipe
+from cutaway.training.optimizers.layers import by_layer
 from cutaway.training.optimizers.muon import Muon
 
 
@@ -18,11 +19,12 @@ def build(settings: recipe.Optimizer, modules: Mapping[str, nn.Module]) -> list[
     if settings.name == "muon":
         turned, matrices = _hidden(modules.values(), matrices)
         rate = settings.rate if settings.matrix_rate is None else settings.matrix_rate
-        muon = Muon([_group(turned, rate, settings.decay)], momentum=settings.momentum) if turned else None
+        turned_groups = by_layer([_group(turned, rate, settings.decay)], modules, settings.layer_decay)
+        muon = Muon(turned_groups, momentum=settings.momentum) if turned else None
     else:
         muon = None
     groups = [_group(matrices, settings.rate, settings.decay), _group(plain, settings.rate, 0.0)]
-    groups = [group for group in groups if group["params"]]
+    groups = by_layer([group for group in groups if group["params"]], modules, settings.layer_decay)
     rest: list[torch.optim.Optimizer] = []
     if groups and settings.name == "adafactor":
         rest = [torch.optim.Adafactor(groups)]

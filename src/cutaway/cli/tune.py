@@ -1,0 +1,174 @@
+"""`cutaway finetune`, `cutaway eval` and `cutaway predict`: a trained model, tuned for a task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, Suppress, arg
+
+from cutaway.cli.output import Json, Source, busy, console, emit, standard_input, table
+from cutaway.cli.train import show_summary, stopped
+from cutaway.errors import CutawayError
+
+if TYPE_CHECKING:
+    from cutaway.training.recipe import Recipe
+
+_TASKS = "classification, tokens, questions, translation, summarisation or instructions"
+Files = Annotated[
+    tuple[str, ...],
+    arg(metavar="FILE...", help="Examples: TSV, CSV, JSONL, JSON, CoNLL or Parquet.", help_behavior_hint=""),
+]
+Task = Annotated[
+    str | None, arg(metavar="TASK", help=f"{_TASKS}; by the model's head if not given.", help_behavior_hint="")
+]
+
+
+def finetune(
+    source: Source,
+    *,
+    task: Annotated[str, arg(metavar="TASK", help=f"{_TASKS[0].upper()}{_TASKS[1:]}.", help_behavior_hint="")],
+    data: Files,
+    out: Annotated[
+        Path,
+        arg(metavar="RUN", help="The folder of the run, which is then a SOURCE everywhere.", help_behavior_hint=""),
+    ],
+    settings: Suppress[dict[str, str]] = {},  # noqa: B006 (never changed)
+    json: Json = False,
+) -> None:
+    """Tune a trained model for a task. The same line again goes on where a run was stopped, exactly.
+
+    Every key of a recipe can be given as --section.key VALUE; `cutaway train --show` explains them.
+
+    Examples:
+        cutaway finetune minilm --task classification --data train.tsv --data.columns label,text --out runs/movies
+        cutaway finetune minilm --task tokens --data train.conll --data.valid valid.conll --loop.epochs 5 --out runs/names
+        cutaway finetune minilm --task classification --data train.csv --task.frozen true --optimizer.rate 1e-3 --out runs/head
+
+    With --json: as `cutaway train`.
+    """
+    from cutaway.training.runner import train as work
+    from cutaway.training.tuning import recipe_for
+    from cutaway.training.watch.live import Live
+
+    summary = work(recipe_for(source, task, data, settings), out, watch=Live())
+    emit(dataclasses.asdict(summary)) if json else show_summary(summary, "cutaway predict {} TEXT")
+    stopped(summary)
+
+
+def eval(
+    source: Source,
+    *,
+    data: Files,
+    task: Task = None,
+    settings: Suppress[dict[str, str]] = {},  # noqa: B006 (never changed)
+    json: Json = False,
+) -> None:
+    """Score a tuned model on data.
+
+    Columns are named as in `cutaway finetune`: --data.columns, --task.text, --task.answer; so are --data.length,
+    --evaluate.rows and the options of the task.
+
+    Example:
+        cutaway eval runs/movies --data test.tsv --data.columns label,text
+
+    With --json: the scores by name, and "examples".
+    """
+    from cutaway.training.tuning import evaluate
+
+    recipe = _recipe(settings)
+    with busy("scoring"):
+        scores = evaluate(
+            source,
+            task=task,
+            data=data,
+            columns=recipe.data.columns,
+            text=recipe.task.text,
+            answer=recipe.task.answer,
+            **_running(recipe),
+        )
+    if json:
+        emit(scores)
+    else:
+        table("", ">", rows=[(name, f"{x:,}" if isinstance(x, int) else f"{x:.4f}") for name, x in scores.items()])
+
+
+def predict(
+    source: Source,
+    texts: Annotated[
+        tuple[str, ...],
+        Positional,
+        arg(
+            metavar="TEXT...",
+            help="What the model reads; - reads one a line from standard input.",
+            help_behavior_hint="",
+        ),
+    ],
+    *,
+    task: Task = None,
+    context: Annotated[
+        str | None,
+        arg(
+            metavar="TEXT",
+            help="The text that answers questions; - reads it from standard input.",
+            help_behavior_hint="",
+        ),
+    ] = None,
+    settings: Suppress[dict[str, str]] = {},  # noqa: B006 (never changed)
+    json: Json = False,
+) -> None:
+    """Ask a tuned model about new texts.
+
+    Examples:
+        cutaway predict runs/movies "A quiet, moving film." "Two hours I will never get back."
+        cutaway predict runs/answers "Who wrote Hamlet?" --context "Hamlet was written by Shakespeare about 1600."
+
+    With --json: {"task", "predictions" (one object a text, with "text" and "score")}.
+    """
+    from cutaway.training.tuning import predict as work
+    from cutaway.training.tuning import task_of
+
+    read: Sequence[Any] = [x for x in standard_input().splitlines() if x] if texts == ("-",) else list(texts)
+    if not read:
+        raise CutawayError("predict needs at least one text")
+    task = task or task_of(source)
+    if (context is not None) != (task == "questions"):
+        raise CutawayError("questions need --context TEXT, which holds the answers; other tasks take none")
+    given = read if context is None else [(each, standard_input() if context == "-" else context) for each in read]
+    answers = work(source, given, task=task, **_running(_recipe(settings)))
+    if json:
+        emit({"task": task, "predictions": [{"input": x, **answer} for x, answer in zip(read, answers, strict=True)]})
+    else:
+        show(read, answers)
+
+
+def show(texts: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> None:
+    """What a model said of texts, for people."""
+    for text, answer in zip(texts, answers, strict=True):
+        found = answer.get("entities", [answer])
+        for each in found:
+            score = f"{each['score']:.3f}" if each.get("score") is not None else "     "
+            said = "  ".join(str(each[name]) for name in ("label", "text") if name in each)
+            console().print(f"{score}  {said}", soft_wrap=True, markup=False)
+        if not found:
+            console().print("       nothing", markup=False)
+        console().print(f"       {text}", style="dim", soft_wrap=True, markup=False)
+
+
+def _recipe(settings: Mapping[str, str]) -> Recipe:
+    from cutaway.training import toml
+    from cutaway.training.tuning import TUNING
+
+    return toml.settings(settings, TUNING)
+
+
+def _running(recipe: Recipe) -> dict[str, Any]:
+    """How a model is run: arguments of `evaluate` and `predict`."""
+    return {
+        "length": recipe.data.length,
+        "rows": recipe.evaluate.rows or recipe.loop.rows,
+        "device": recipe.loop.device,
+        **recipe.task.options,
+    }

@@ -1,0 +1,14 @@
+"""Tasks: what a trained model is tuned for. One file each, by name in `TASKS`.
+
+A task reads examples from named columns, makes rows of token ids of them, says what is asked of the model about each row,
+makes answers for people of what the model says, and scores them.
+"""
+
+from __future__ import annotations
+
+from cutaway.training.tasks.classification import Classification
+from cutaway.training.tasks.task import Example, Task
+
+__all__ = ["TASKS", "Example", "Task"]
+
+TASKS: dict[str, type[Task]] = {"classification": Classification}

@@ -1,0 +1,140 @@
+"""Tuning a trained model for a task, scoring it on data, and asking it about new texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cutaway.checkpoints import open_source
+from cutaway.training import toml
+from cutaway.training.data import examples
+from cutaway.training.errors import TrainingError
+from cutaway.training.recipe import Data, Evaluate, Loop, Optimizer, Recipe, Schedule, read
+from cutaway.training.tasks.setup import kind_of, opened
+
+if TYPE_CHECKING:
+    from cutaway.training.runner import Summary
+    from cutaway.training.watch import Watch
+
+# Devlin et al. 2019, appendix A.3: rates of 2e-5 to 5e-5, 16 or 32 rows, 2 to 4 epochs; AdamW and a linear schedule
+TUNING = Recipe(
+    optimizer=Optimizer(rate=5e-5, decay=0.01, betas=(0.9, 0.999)),
+    schedule=Schedule(name="linear", warmup=0.1, final=0.0),
+    loop=Loop(epochs=3.0, rows=16),
+    data=Data(length=256),
+    evaluate=Evaluate(rows=32),
+)
+
+
+def recipe_for(
+    source: str, task: str, data: Sequence[str], settings: Mapping[str, str] | None = None, base: Recipe = TUNING
+) -> Recipe:
+    """The recipe that tunes `source`, with settings as a shell gives them: `{"loop.epochs": "2"}`."""
+    made = read({"model": {"source": source}, "task": {"name": task}, "data": {"path": list(data)}}, base)
+    return toml.settings(settings or {}, made)
+
+
+def finetune(
+    source: str | os.PathLike[str],
+    *,
+    task: str,
+    data: str | Sequence[str],
+    out: str | Path,
+    valid: str | Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> Summary:
+    """Tunes a model for a task, in the folder of a run, which is a source afterwards; called again, it goes on.
+
+    Args:
+        source: of the model.
+        task: classification, tokens, questions, translation, summarisation or instructions.
+        data: files with examples.
+        valid: files to validate with; a part of `data` that is drawn by the seed if not given.
+        settings: other keys of the recipe: `{"loop.epochs": 2, "optimizer.rate": 3e-5}`.
+
+    Raises:
+        TrainingError, DataError: what cannot be, or data that are broken.
+    """
+    from cutaway.training.runner import train
+
+    files = [data] if isinstance(data, str) else list(data)
+    sections: dict[str, dict[str, Any]] = {"data": {"valid": [valid] if isinstance(valid, str) else list(valid)}}
+    for name, value in (settings or {}).items():
+        section, _, key = name.partition(".")
+        sections.setdefault(section, {})[key] = value
+    return train(read(sections, recipe_for(os.fspath(source), task, files)), out, watch=watch)
+
+
+def evaluate(
+    source: str | os.PathLike[str],
+    *,
+    task: str | None = None,
+    data: str | Sequence[str],
+    columns: Sequence[str] = (),
+    text: str | None = None,
+    answer: str | None = None,
+    length: int = 256,
+    rows: int = 32,
+    device: str | None = None,
+    **options: Any,
+) -> dict[str, float]:
+    """How good a tuned model is on data: the scores of its task, and how many examples there were.
+
+    Args:
+        task: by the model's head if not given.
+        columns: names of the columns, where the first line of a CSV or TSV file is data already.
+        text, answer: which columns are read and compared, where the data do not call them as the task does.
+        length: the most tokens a row has.
+        rows: how many at once.
+        options: of the task.
+    """
+    kind = kind_of(task or task_of(source))
+    found = kind.read(examples(data, names=columns or None), text, answer)
+    model, made = opened(os.fspath(source), kind, length=length, device=device, options=options)
+    answers = made.answers(model, [example.text for example in found], rows)
+    return {**made.score(answers, found), "examples": len(found)}
+
+
+def predict(
+    source: str | os.PathLike[str],
+    texts: Sequence[Any],
+    *,
+    task: str | None = None,
+    length: int = 256,
+    rows: int = 32,
+    device: str | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """What a tuned model says of new texts, with scores.
+
+    Args:
+        texts: texts; for questions, pairs of a question and the text that holds its answer.
+        task, length, rows, options: as for `evaluate`.
+
+    Returns:
+        For classes, "label", "score" and the "scores" of all; other tasks say theirs.
+    """
+    if isinstance(texts, str):
+        raise TrainingError("predict takes a list of texts; wrap the one text in [ ]")
+    kind = kind_of(task or task_of(source))
+    model, made = opened(os.fspath(source), kind, length=length, device=device, options=options)
+    return made.answers(model, list(texts), rows)
+
+
+HEADS = {"sequence": "classification", "token": "tokens", "span": "questions"}
+
+
+def task_of(source: str | os.PathLike[str]) -> str:
+    """The task that a model's head is for.
+
+    Raises:
+        TrainingError: it is for none.
+    """
+    checkpoint = open_source(source)
+    head = getattr(checkpoint.sizes, "head", None)
+    if head not in HEADS:
+        raise TrainingError(f"{os.fspath(source)} has no head for a task: say which, or tune it (`cutaway finetune`)")
+    return HEADS[head]
