@@ -123,6 +123,7 @@ def build(
     position: str | None = None,
     feedforward: str | None = None,
     mixer: str | Sequence[str] | None = None,
+    embedding: str | None = None,
     **sizes: Any,
 ) -> Any:
     """A model of published sizes with fresh weights: `build("gpt2")`, `build("llama", vocab=1000, width=64, …)`.
@@ -134,6 +135,7 @@ def build(
         seed: makes the weights repeatable; the global random state is left alone.
         norm, position, feedforward, mixer: the name of a part to put in place of the family's own; several mixers
             alternate over the blocks, and "window:256" gives one its number. `cutaway.swaps` holds the names.
+        embedding: what is added to the embeddings: "ngrams:5", of up to five tokens together.
         sizes: sizes that differ from the preset's. What follows from them and is not given follows: with another
             width or number of heads `head_width` is width / heads; `hidden` stays in proportion to width, and
             `kv_heads` to heads.
@@ -143,6 +145,7 @@ def build(
         ConfigError: no such size or part, or sizes or parts that do not go together.
     """
     swapped = {"norm": norm, "position": position, "feedforward": feedforward, "mixer": mixer}
+    swapped["embedding"] = embedding
     swapped = {kind: name for kind, name in swapped.items() if name is not None}
     where = torch.device("meta") if str(device) == "meta" else check_device(device)
     kind = torch.float32 if dtype is None else check_dtype(dtype)

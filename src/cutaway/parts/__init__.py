@@ -11,6 +11,7 @@ from cutaway.parts.disentangled import Disentangled, RelativeTable
 from cutaway.parts.dropout import Dropout
 from cutaway.parts.embedding import Embedding, Segments
 from cutaway.parts.feedforward import ACTIVATIONS, FeedForward, Gated, activation
+from cutaway.parts.hashed import HashedNGrams
 from cutaway.parts.head import (
     DetectionHead,
     EmbeddingHead,
@@ -77,6 +78,7 @@ __all__ = [
     "First",
     "Gated",
     "GatedNorm",
+    "HashedNGrams",
     "LSHAttention",
     "LanguageHead",
     "Last",

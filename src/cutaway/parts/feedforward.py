@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
     "tanh": torch.tanh,
+    "relu2": lambda x: F.relu(x).square(),  # So et al. 2021 (Primer), section 4.1
 }
 # the names published configurations use for the same functions
 TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")

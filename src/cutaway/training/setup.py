@@ -120,7 +120,7 @@ def _model(recipe: Recipe, tokenizer: Tokenizer) -> Any:
     known = {f.name: getattr(of, f.name) for f in dataclasses.fields(of) if hasattr(of, f.name)}
     likely = SimpleNamespace(**{**known, **chosen.sizes})
     sizes = objectives.sizes_for(recipe.objective.name, family, likely, tokenizer, recipe.data.length)
-    swaps: dict[str, Any] = {kind: getattr(chosen, kind) for kind in ("norm", "position", "feedforward")}
+    swaps: dict[str, Any] = {kind: getattr(chosen, kind) for kind in ("norm", "position", "feedforward", "embedding")}
     mixer = list(chosen.mixer) or None
     return api.build(
         preset, device=device, seed=fold(recipe.loop.seed), mixer=mixer, **swaps, **{**sizes, **chosen.sizes}
