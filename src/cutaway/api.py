@@ -26,7 +26,7 @@ from cutaway.families.sizes import derived
 if TYPE_CHECKING:
     from cutaway.text import Tokenizer
 
-Layout = Literal["huggingface", "cutaway"]
+Layout = Literal["huggingface", "cutaway", "peft"]
 
 
 @dataclass
@@ -71,16 +71,27 @@ def load(
     device: torch.device | str | None = None,
     *,
     head: str | None = None,
+<<<<<<< HEAD
     labels: int | Sequence[str] | None = None,
+=======
+    labels: int | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+>>>>>>> 9a96c8e (WIP: adapters are sources)
 ) -> Loaded:
     """A published or saved model, ready to run.
 
     Args:
-        source: a folder, a `.gguf` file, `smollm2`, `minilm`, or `owner/name[@revision]` on the hub.
+        source: a folder, a `.gguf` file, `smollm2`, `minilm`, or `owner/name[@revision]` on the hub; the folder of a LoRA adapter,
+            or of a training run.
         dtype: of the parameters; the checkpoint's own by default (float32 where it is quantised).
         device: "cpu" by default.
         head: another head than the checkpoint's ("sequence", "token", "none", …); what it lacks starts afresh.
+<<<<<<< HEAD
         labels: how many classes a new head tells apart, or their names: a head whose classes have others starts afresh.
+=======
+        labels: how many classes a new head tells apart.
+        adapter: a LoRA adapter in PEFT's layout that is put beside the matrices (`cutaway.parts.lora` says more).
+>>>>>>> 9a96c8e (WIP: adapters are sources)
 
     Raises:
         SourceError: the source leads nowhere.
@@ -89,7 +100,7 @@ def load(
     """
     device = check_device(device)
     wanted = None if dtype is None else check_dtype(dtype)
-    checkpoint = open_source(source)
+    checkpoint = open_source(source, adapter)
     sizes, rules = checkpoint.sizes, checkpoint.rules
     if head is not None or labels is not None:
         sizes, rules = another_head(checkpoint, head, labels)

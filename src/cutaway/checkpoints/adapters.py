@@ -1,13 +1,11 @@
-"""LoRA adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`, under the published names.
+"""LoRA adapters in PEFT's layout, read: `adapter_config.json` and `adapter_model.safetensors`, under the published names."""
 
-Where the publisher keeps several of our matrices as one (GPT-2's q, k, v), their detours become one too: they share A where they are
-equal, and else stand side by side, r wide each, in one of the rank of all together.
-"""
+from __future__ import annotations
 
-import json
-import os
+import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -17,175 +15,214 @@ from torch import Tensor, nn
 
 from cutaway import families
 from cutaway.checkpoints import huggingface, safetensors
-from cutaway.checkpoints.folder import whole_folder
+from cutaway.checkpoints.checkpoint import Checkpoint
+from cutaway.checkpoints.compose import another_head
+from cutaway.checkpoints.materialise import FLOATS
+from cutaway.checkpoints.stored import Stored
 from cutaway.errors import CheckpointError, ConfigError
-from cutaway.layout import Entry, expand, same, split, split_heads, split_transposed, transpose
+from cutaway.layout import Entry, alternatives, expand, same
 from cutaway.parts import lora
 
 CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
-TASKS = {"lm": "CAUSAL_LM", "sequence": "SEQ_CLS", "token": "TOKEN_CLS", "span": "QUESTION_ANS"}
-# what changes the numbers and is not computed here
-ONLY = {"use_dora": False, "bias": "none", "lora_bias": False, "peft_type": "LORA", "layer_replication": None}
+# keys that are used, or say again what the tensors say, or how it was trained
+READ = """peft_type task_type base_model_name_or_path revision lora_alpha alpha_pattern use_rslora lora_dropout init_lora_weights
+    r rank_pattern target_modules exclude_modules modules_to_save fan_in_fan_out layers_to_transform layers_pattern auto_mapping
+    peft_version inference_mode megatron_core qalora_group_size runtime_config eva_config ensure_weight_tying""".split()
+HEADS = {"SEQ_CLS": "sequence", "TOKEN_CLS": "token", "QUESTION_ANS": "span"}
+BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")  # others change the base besides
 
 
-def save(model: Any, folder: str | os.PathLike[str], name: str = "default", *, overwrite: bool = False) -> Path:
-    """Writes one adapter of a model (or of what `load` returned), and whatever else is trained in it, such as a new head.
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's folder, opened.
+
+    Attributes:
+        pairs: A and B of each published matrix, by its name without ".weight".
+        wholes: tensors that take the place of the base's, by their published names.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    pairs: Mapping[str, tuple[Stored, Stored]]
+    wholes: Mapping[str, Stored]
+
+    @property
+    def base(self) -> str:
+        """The source that the adapter was trained on.
+
+        Raises:
+            ConfigError: it names none.
+        """
+        base, revision = self.config.get("base_model_name_or_path"), self.config.get("revision")
+        if not isinstance(base, str) or not base:
+            raise ConfigError(
+                f"{self.folder / CONFIG} names no base: load the base with adapter={str(self.folder)!r} (--adapter)"
+            )
+        return f"{base}@{revision}" if isinstance(revision, str) and revision else base
+
+    def alpha(self, matrix: str, rank: int) -> float:
+        """α as here, where the detour is scaled by α / r."""
+        alpha = self.config.get("lora_alpha", 8)
+        for pattern, value in (self.config.get("alpha_pattern") or {}).items():
+            if re.fullmatch(rf"(.*\.)?({self._plain(pattern)})", matrix):
+                alpha = value
+                break
+        if type(alpha) not in (int, float) or not abs(alpha) < float("inf"):
+            raise CheckpointError(f"{self.folder / CONFIG} has an alpha of {alpha!r}; a number is needed")
+        return alpha * (sqrt(rank) if self.config.get("use_rslora") else 1.0)  # theirs is then α / √r
+
+    def _plain(self, pattern: str) -> str:
+        """A name, perhaps with a dot or digits left open. Other expressions could keep a reader busy for ever."""
+        if not re.fullmatch(r"\^?([\w.-]|\\\.|\\d\+?|\[0-9\]\+?){1,200}\$?", pattern) or pattern.count("+") > 3:
+            raise ConfigError(f"{self.folder / CONFIG} has {pattern!r} in alpha_pattern; names of modules are read there")
+        return pattern.removeprefix("^").removesuffix("$")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, and no model of its own."""
+    return (folder / CONFIG).is_file() and not any(folder.glob("model*.safetensors*"))
+
+
+def open_adapter(folder: Path) -> Adapter:
+    """Opens a folder that `save` of `save_adapter` or PEFT wrote.
 
     Raises:
-        ConfigError: there is no such adapter; the family has no published names.
-        CheckpointError: the folder holds something already, or cannot be written.
+        CheckpointError: a file is missing or broken.
+        ConfigError: a kind of adapter that is not computed here.
     """
-    net = getattr(model, "model", model)
-    if name not in lora.names(net):
-        raise ConfigError(f"no adapter {name!r} here; there are {', '.join(lora.names(net)) or 'none'}")
-    tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
-    alphas: dict[str, float] = {}
-    heads: dict[str, Tensor] = {}
-    trained = {n for n, p in net.named_parameters() if p.requires_grad and ".detours." not in n}
-    for entry in _entries(net):
-        path = entry.theirs.rpartition(".")[0]
-        detours = [_detour(net, ours, name) for ours in entry.ours]
-        if any(detours) and entry.theirs.endswith(".weight"):
-            a, b, alpha = _joined(entry, detours, [net.get_parameter(n) for n in entry.ours])
-            tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = a, b
-            ranks[path], alphas[path] = a.shape[0], alpha
-        if trained & set(entry.ours):
-            heads[entry.theirs] = entry.op.write([net.get_parameter(n).detach() for n in entry.ours])
-    rank, alpha = max(set(ranks.values()), key=list(ranks.values()).count), max(alphas.values(), key=list(alphas.values()).count)
-    config = {
-        "peft_type": "LORA",
-        "base_model_name_or_path": getattr(model, "source", None),
-        "task_type": TASKS.get(getattr(net.sizes, "head", "none"), "FEATURE_EXTRACTION"),
-        "r": rank,
-        "lora_alpha": alpha,
-        "lora_dropout": next(linear.detours[name].dropout for _, linear in lora.adapted(net) if name in linear.detours),
-        "target_modules": sorted(ranks),
-        "rank_pattern": {path: r for path, r in ranks.items() if r != rank},
-        "alpha_pattern": {path: value for path, value in alphas.items() if value != alpha},
-        "modules_to_save": sorted({theirs.rpartition(".")[0] for theirs in heads}) or None,
-        "fan_in_fan_out": any(isinstance(e.op, (type(transpose), split_transposed)) for e in _entries(net)),
-        "bias": "none",
-        "inference_mode": True,
-    }
-    parts = {PREFIX + key: tensor.detach().contiguous() for key, tensor in {**tensors, **heads}.items()}
-    with whole_folder(folder, overwrite) as made:
-        (made / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        written = [safetensors.Part(key, tuple(t.shape), t.dtype, lambda t=t: t) for key, t in parts.items()]
-        safetensors.write(made / WEIGHTS, written, {"format": "pt"})
-    return Path(folder)
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder} is no adapter: it needs {CONFIG} and {WEIGHTS}")
+    config = huggingface.read_json(folder / CONFIG)
+    if config.get("peft_type") != "LORA":
+        raise ConfigError(f"{folder / CONFIG} has peft_type: {config.get('peft_type')!r}; only 'LORA' is read")
+    if config.get("init_lora_weights") not in BEGINNINGS:
+        raise ConfigError(
+            f"{folder / CONFIG} has init_lora_weights: {config['init_lora_weights']!r}, which changes the base as well; "
+            "let PEFT convert it (path_initial_model_for_weight_conversion)"
+        )
+    for key, value in config.items():
+        if key not in READ and value not in (None, False, "none", [], {}, "megatron.core"):
+            raise ConfigError(f"{folder / CONFIG} has {key}: {value!r}, which is not computed here")
+    if not isinstance(config.get("alpha_pattern") or {}, dict):
+        raise CheckpointError(f"{folder / CONFIG} has an alpha_pattern that is none")
+    stored = {key.removeprefix(PREFIX): tensor for key, tensor in safetensors.read(folder / WEIGHTS).items()}
+    for key, tensor in stored.items():
+        if tensor.dtype not in FLOATS:
+            raise CheckpointError(f"{folder / WEIGHTS}: {key} holds {tensor.dtype} numbers")
+        if "lora_" in key and not re.search(r"\.lora_[AB]\.weight$", key):
+            raise ConfigError(f"{folder / WEIGHTS} holds {key}, which is not computed here")
+    pairs = {}
+    for base in sorted({key[: -len(".lora_A.weight")] for key in stored if ".lora_" in key}):
+        a, b = (stored.get(f"{base}.lora_{which}.weight") for which in "AB")
+        if a is None or b is None:
+            raise CheckpointError(f"{folder / WEIGHTS} lacks one half of the adapter of {base}")
+        if not (len(a.shape) == len(b.shape) == 2 and a.shape[0] == b.shape[1] > 0):
+            raise CheckpointError(f"{folder / WEIGHTS}: {base} has A {a.shape} and B {b.shape}, which do not go together")
+        pairs[base] = (a, b)
+    if not pairs:
+        raise CheckpointError(f"{folder / WEIGHTS} holds no matrices A and B")
+    return Adapter(folder, config, pairs, {key: tensor for key, tensor in stored.items() if ".lora_" not in key})
 
 
-@torch.no_grad()
-def load(model: Any, folder: str | os.PathLike[str], name: str = "default") -> list[str]:
-    """Puts a saved adapter (of `save` or of PEFT) beside the matrices of a model and uses it. Returns the paths it adapts.
+def load(model: Any, folder: Path | str, name: str = "default") -> list[str]:
+    """Puts a saved adapter beside the matrices of a model (or of what `load` returned) and uses it. Returns their paths.
+
+    The model is touched last.
 
     Raises:
         CheckpointError: a file is missing or broken, or tells of matrices that this model lacks, or of other sizes.
         ConfigError: a kind of adapter that is not computed here; a name in use.
     """
-    net, folder = getattr(model, "model", model), Path(folder)
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"{folder} is no adapter: it needs {CONFIG} and {WEIGHTS}")
-    if name in lora.names(net):
-        raise ConfigError(f"this model has an adapter {name!r} already; give another name, or detach that one first")
-    config = huggingface.read_json(folder / CONFIG)
-    for key, only in ONLY.items():
-        if config.get(key, only) != only:
-            raise ConfigError(f"{folder / CONFIG} has {key}: {config[key]!r}; only {only!r} is read")
-    stored = {key.removeprefix(PREFIX): tensor for key, tensor in safetensors.read(folder / WEIGHTS).items()}
-    bases = {re.sub(r"\.lora_[AB]\.weight$", "", key) for key in stored if ".lora_" in key}
-    whole = {key for key in stored if ".lora_" not in key}
-    entries = {entry.theirs: entry for entry in _entries(net, {f"{base}.weight" for base in bases} | whole)}
-    plan: list[tuple[str, Tensor, Tensor, float]] = []
-    for base in sorted(bases):
-        pair = [stored.get(f"{base}.lora_{which}.weight") for which in "AB"]
-        if None in pair:
-            raise CheckpointError(f"{folder / WEIGHTS} lacks one half of the adapter of {base}")
-        a, b = (tensor.read() for tensor in pair)  # type: ignore[union-attr]
-        entry, scale = entries[f"{base}.weight"], _alpha(config, base, folder)
-        bs = _outputs(entry).read(b) if a.ndim == b.ndim == 2 else []
-        for ours, b_ in zip(entry.ours, bs, strict=False):
-            weight = net.get_parameter(ours)
-            if (b_.shape[0], a.shape[1]) != tuple(weight.shape) or a.shape[0] != b_.shape[1] or not a.shape[0]:
-                bs = []
-                break
-            if not (a.isfinite().all() and b_.isfinite().all()):
-                raise CheckpointError(f"{folder / WEIGHTS}: the adapter of {base} holds numbers that are not finite")
-            alpha = scale * (sqrt(a.shape[0]) if config.get("use_rslora") else 1.0)  # theirs is then α / √r
-            plan.append((ours.removesuffix(".weight"), a, b_, alpha))
-        if not bs:
-            raise CheckpointError(
-                f"{folder / WEIGHTS}: the adapter of {base} has matrices {tuple(a.shape)} and {tuple(b.shape)}, which do not "
-                "fit this model"
-            )
-    for theirs in sorted(whole):
-        for ours, tensor in zip(entries[theirs].ours, entries[theirs].op.read(stored[theirs].read()), strict=True):
-            if tensor.shape != net.get_parameter(ours).shape:
-                raise CheckpointError(f"{folder / WEIGHTS}: {theirs} is {tuple(tensor.shape)}, which does not fit this model")
-    for path, a, b_, alpha in plan:
-        detour = lora.put(net, path, name, a.shape[0], alpha, float(config.get("lora_dropout") or 0.0))
-        detour.a.copy_(a)
-        detour.b.copy_(b_)
-    for theirs in whole:
-        for ours, tensor in zip(entries[theirs].ours, entries[theirs].op.read(stored[theirs].read()), strict=True):
-            net.get_parameter(ours).copy_(tensor)
+    net, adapter = getattr(model, "model", model), open_adapter(Path(folder).expanduser())
+    where = adapter.folder / WEIGHTS
+    try:
+        known = {f"{base}.weight" for base in adapter.pairs} | adapter.wholes.keys()
+        entries = {entry.theirs: entry for entry in published(net, known)}
+    except CheckpointError as error:
+        raise CheckpointError(f"{where} is an adapter of another model: {error}") from error
+    detours = [
+        detour for base, pair in adapter.pairs.items() for detour in _detours(net, adapter, entries[f"{base}.weight"], pair)
+    ]
+    wholes: dict[str, Tensor] = {}
+    for theirs, stored in adapter.wholes.items():
+        entry = entries[theirs]
+        shapes = [net.get_parameter(ours).shape for ours in entry.ours]
+        if stored.shape != entry.op.theirs_shape(shapes):
+            raise CheckpointError(f"{where}: {theirs} is {stored.shape}, which does not fit this model")
+        for ours, tensor in zip(entry.ours, entry.op.read(_finite(stored, where, theirs)), strict=True):
+            if ours in wholes and not torch.equal(wholes[ours], tensor):
+                raise CheckpointError(f"{where}: {theirs} should equal what it is tied to, and does not")
+            wholes[ours] = tensor.clone()
+    lora.begin(net, name)
+    dropout = adapter.config.get("lora_dropout") or 0.0
+    for path, a, b, alpha in detours:
+        lora.put(net, path, name, b.shape[1], alpha, dropout, a).b.data.copy_(b)
+    lora.give(net, name, wholes)
     lora.use(net, name)
-    return [path for path, *_ in plan]
+    return [path for path, *_ in detours]
 
 
-def _entries(net: nn.Module, more: set[str] = frozenset()) -> Iterator[Entry]:  # type: ignore[assignment]
-    """The published tensors and ours, those named in `more` under the spelling used there."""
-    module = families.get(net.family)  # type: ignore[arg-type]
-    if not module.MODEL_TYPES:
-        raise ConfigError(f"the {net.family} family has no published names, by which adapters are kept")
+def _detours(
+    net: nn.Module, adapter: Adapter, entry: Entry, pair: tuple[Stored, Stored]
+) -> Iterator[tuple[str, nn.Parameter, Tensor, float]]:
+    """Of each of our matrices that a published one holds: its path, A, B and α. They share A."""
+    where, theirs = adapter.folder / WEIGHTS, entry.theirs.removesuffix(".weight")
+    paths = [ours.removesuffix(".weight") for ours in entry.ours]
+    if not all(isinstance(net.get_submodule(path), nn.Linear) and lora.offered(path) for path in paths):
+        raise ConfigError(f"{where} adapts {theirs}, beside which no detour can be put here")
+    if (outputs := entry.op.outputs) is None:
+        raise ConfigError(f"{where} adapts {theirs}, which is laid out in a way that no adapter can follow")
+    weights = [net.get_parameter(ours) for ours in entry.ours]
+    expected = (weights[0].shape[1], sum(w.shape[0] for w in weights))
+    if (found := (pair[0].shape[1], pair[1].shape[0])) != expected:
+        raise CheckpointError(f"{where}: the adapter of {theirs} leads from {found[0]} to {found[1]} numbers; "
+                              f"this model from {expected[0]} to {expected[1]}")  # fmt: skip
+    a, b = (_finite(stored, where, theirs) for stored in pair)
+    shared = nn.Parameter(a.to(weights[0]))
+    alpha = adapter.alpha(theirs, a.shape[0])
+    for path, each in zip(paths, outputs.read(b), strict=True):
+        yield path, shared, each, alpha
+
+
+def _finite(stored: Stored, where: Path, what: str) -> Tensor:
+    tensor = stored.read()
+    if not tensor.isfinite().all():
+        raise CheckpointError(f"{where}: {what} holds numbers that are not finite")
+    return tensor
+
+
+def published(net: Any, more: Collection[str] = ()) -> list[Entry]:
+    """The published tensors and our parameters, those named in `more` under the spelling used there.
+
+    A family or composition that is published nowhere has our names.
+
+    Raises:
+        CheckpointError: a name in `more` is unknown.
+    """
+    module = families.get(net.family)
     parameters = [name for name, _ in net.named_parameters() if ".detours." not in name]
+    if not module.MODEL_TYPES or net.swaps:
+        if unknown := set(more) - set(parameters):
+            raise CheckpointError(f"there is no {', '.join(sorted(unknown)[:5])} in it")
+        return [Entry(name, (name,), same) for name in parameters]
     rules = module.weights(net.sizes)
-    first = {entry.theirs for entry in expand(rules, parameters)}
-    yield from expand(rules, parameters, first | more)
+    usual = {entry.theirs for entry in expand(rules, parameters)}
+    return list(expand(rules, parameters, usual | set(more)))
 
 
-def _detour(net: nn.Module, ours: str, name: str) -> lora.Detour | None:
-    linear = net.get_submodule(ours.rpartition(".")[0])
-    return linear.detours[name] if isinstance(linear, lora.LoRALinear) and name in linear.detours else None  # type: ignore[return-value]
-
-
-def _joined(entry: Entry, detours: list[Any], weights: list[Tensor]) -> tuple[Tensor, Tensor, float]:
-    """A, B and α of one published matrix."""
-    there = [d for d in detours if d is not None]
-    if len(detours) == 1 or all(d is not None and torch.equal(d.a, there[0].a) and d.scale == there[0].scale for d in detours):
-        return there[0].a, _outputs(entry).write([d.b for d in there]), there[0].alpha
-    rank, blocks = sum(d.rank for d in there), []
-    a, reached = torch.cat([d.a for d in there]), 0
-    for detour, weight in zip(detours, weights, strict=True):
-        block = weight.new_zeros(weight.shape[0], rank)
-        if detour is not None:
-            block[:, reached : reached + detour.rank] = detour.b * detour.scale
-            reached += detour.rank
-        blocks.append(block)
-    return a, _outputs(entry).write(blocks), float(rank)
-
-
-def _outputs(entry: Entry) -> Any:
-    """The op as it acts on B, which has the outputs in front whichever way the weight lies."""
-    op = entry.op
-    if isinstance(op, split_transposed):
-        return split(op.parts)
-    if op is transpose:
-        return same
-    if op is same or isinstance(op, split_heads) or (isinstance(op, split) and op.axis == 0):
-        return op
-    raise ConfigError(f"{entry.theirs} is laid out in a way that no adapter can follow; choose other targets")
-
-
-def _alpha(config: Mapping[str, Any], base: str, folder: Path) -> float:
-    patterns = config.get("alpha_pattern") or {}
-    for pattern, value in patterns.items():
-        if base == pattern or base.endswith(f".{pattern}") or re.fullmatch(rf"(.*\.)?({pattern})", base):
-            return float(value)
-    alpha = config.get("lora_alpha", 8)
-    if type(alpha) not in (int, float):
-        raise CheckpointError(f"{folder / CONFIG} has lora_alpha: {alpha!r}; a number is needed")
-    return float(alpha)
-
-
+def on_base(adapter: Adapter, base: Checkpoint) -> Checkpoint:
+    """The checkpoint of the base with the adapter to be put beside it, and the head for which it was trained."""
+    head = HEADS.get(str(adapter.config.get("task_type")))
+    sizes = base.sizes
+    if head is not None and base.rules is not None and hasattr(sizes, "head"):
+        rules = families.get(base.family).weights(dataclasses.replace(sizes, head=head))
+        outs = [f"{name}.weight" for rule in rules if rule.ours == "head.out" for name in alternatives(rule.theirs)]
+        rows = [adapter.wholes[name].shape[:1] for name in outs if name in adapter.wholes]
+        if rows and (rows[0] != (sizes.labels,) or head != sizes.head):
+            labels = None if head == "span" else rows[0][0]
+            sizes, rules = another_head(base, head, labels)
+            base = dataclasses.replace(base, sizes=sizes, rules=rules)
+    own, theirs = adapter.folder, base.tokenizer
+    return dataclasses.replace(
+        base, adapter=own, tokenizer=lambda: huggingface.tokenizer(own) or theirs()
+    )
