@@ -68,9 +68,7 @@ def expand(rules: Iterable[Rule], parameters: Iterable[str], names: Collection[s
     """
     rules, parameters = list(rules), list(parameters)
     concrete = [c for rule in rules for c in _concrete(rule, parameters)]
-    available = (
-        {name for c in concrete if c.written for name in alternatives(c.theirs)[:1]} if names is None else names
-    )
+    available = {name for c in concrete if c.written for name in alternatives(c.theirs)[:1]} if names is None else names
     entries: dict[str, Entry] = {}
     optional: set[str] = set()
     for rule in concrete:

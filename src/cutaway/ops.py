@@ -50,7 +50,10 @@ class _Row(Op):
     """They keep a vector (N,) as a matrix of one row (1, N)."""
 
     whole = False
-    outputs = None
+
+    @property
+    def outputs(self) -> None:
+        return None
 
     def read(self, theirs: Tensor) -> list[Tensor]:
         return [theirs[0]]
@@ -134,7 +137,10 @@ class by_head(Op):
     heads: int
     out: bool = False
     whole = False
-    outputs = None
+
+    @property
+    def outputs(self) -> None:
+        return None
 
     def read(self, theirs: Tensor) -> list[Tensor]:
         return [theirs.flatten(1) if self.out else theirs.flatten(1).t()]

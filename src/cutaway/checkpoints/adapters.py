@@ -25,9 +25,10 @@ from cutaway.parts import lora
 
 CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 # keys that are used, or say again what the tensors say, or how it was trained
-READ = """peft_type task_type base_model_name_or_path revision lora_alpha alpha_pattern use_rslora lora_dropout init_lora_weights
-    r rank_pattern target_modules exclude_modules modules_to_save fan_in_fan_out layers_to_transform layers_pattern auto_mapping
-    peft_version inference_mode megatron_core qalora_group_size runtime_config eva_config ensure_weight_tying""".split()
+READ = """peft_type task_type base_model_name_or_path revision lora_alpha alpha_pattern use_rslora lora_dropout r rank_pattern
+    init_lora_weights target_modules exclude_modules modules_to_save fan_in_fan_out layers_to_transform layers_pattern
+    auto_mapping peft_version inference_mode megatron_core qalora_group_size runtime_config eva_config
+    ensure_weight_tying""".split()
 HEADS = {"SEQ_CLS": "sequence", "TOKEN_CLS": "token", "QUESTION_ANS": "span"}
 BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva")  # others change the base besides
 
@@ -74,7 +75,9 @@ class Adapter:
     def _plain(self, pattern: str) -> str:
         """A name, perhaps with a dot or digits left open. Other expressions could keep a reader busy for ever."""
         if not re.fullmatch(r"\^?([\w.-]|\\\.|\\d\+?|\[0-9\]\+?){1,200}\$?", pattern) or pattern.count("+") > 3:
-            raise ConfigError(f"{self.folder / CONFIG} has {pattern!r} in alpha_pattern; names of modules are read there")
+            raise ConfigError(
+                f"{self.folder / CONFIG} has {pattern!r} in alpha_pattern; names of modules are read there"
+            )
         return pattern.removeprefix("^").removesuffix("$")
 
 
@@ -105,6 +108,11 @@ def open_adapter(folder: Path) -> Adapter:
             raise ConfigError(f"{folder / CONFIG} has {key}: {value!r}, which is not computed here")
     if not isinstance(config.get("alpha_pattern") or {}, dict):
         raise CheckpointError(f"{folder / CONFIG} has an alpha_pattern that is none")
+    dropout = config.get("lora_dropout") or 0.0
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise CheckpointError(
+            f"{folder / CONFIG} has a lora_dropout of {dropout!r}; a number from 0 to below 1 is needed"
+        )
     stored = {key.removeprefix(PREFIX): tensor for key, tensor in safetensors.read(folder / WEIGHTS).items()}
     for key, tensor in stored.items():
         if tensor.dtype not in FLOATS:
@@ -117,7 +125,9 @@ def open_adapter(folder: Path) -> Adapter:
         if a is None or b is None:
             raise CheckpointError(f"{folder / WEIGHTS} lacks one half of the adapter of {base}")
         if not (len(a.shape) == len(b.shape) == 2 and a.shape[0] == b.shape[1] > 0):
-            raise CheckpointError(f"{folder / WEIGHTS}: {base} has A {a.shape} and B {b.shape}, which do not go together")
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: {base} has A {a.shape} and B {b.shape}, which do not go together"
+            )
         pairs[base] = (a, b)
     if not pairs:
         raise CheckpointError(f"{folder / WEIGHTS} holds no matrices A and B")
@@ -141,7 +151,9 @@ def load(model: Any, folder: Path | str, name: str = "default") -> list[str]:
     except CheckpointError as error:
         raise CheckpointError(f"{where} is an adapter of another model: {error}") from error
     detours = [
-        detour for base, pair in adapter.pairs.items() for detour in _detours(net, adapter, entries[f"{base}.weight"], pair)
+        detour
+        for base, pair in adapter.pairs.items()
+        for detour in _detours(net, adapter, entries[f"{base}.weight"], pair)
     ]
     wholes: dict[str, Tensor] = {}
     for theirs, stored in adapter.wholes.items():
@@ -168,7 +180,7 @@ def _detours(
     """Of each of our matrices that a published one holds: its path, A, B and α. They share A."""
     where, theirs = adapter.folder / WEIGHTS, entry.theirs.removesuffix(".weight")
     paths = [ours.removesuffix(".weight") for ours in entry.ours]
-    if not all(isinstance(net.get_submodule(path), nn.Linear) and lora.offered(path) for path in paths):
+    if not all(isinstance(net.get_submodule(path), nn.Linear) and lora.offered(net, path) for path in paths):
         raise ConfigError(f"{where} adapts {theirs}, beside which no detour can be put here")
     if (outputs := entry.op.outputs) is None:
         raise ConfigError(f"{where} adapts {theirs}, which is laid out in a way that no adapter can follow")
@@ -211,18 +223,18 @@ def published(net: Any, more: Collection[str] = ()) -> list[Entry]:
 
 
 def on_base(adapter: Adapter, base: Checkpoint) -> Checkpoint:
-    """The checkpoint of the base with the adapter to be put beside it, and the head for which it was trained."""
+    """The checkpoint of the base with the adapter to be put beside it, and the head for which that was trained."""
+    own, tokenizer = adapter.folder, base.tokenizer
+    beside: dict[str, Any] = {"adapter": own, "tokenizer": lambda: huggingface.tokenizer(own) or tokenizer()}
     head = HEADS.get(str(adapter.config.get("task_type")))
-    sizes = base.sizes
-    if head is not None and base.rules is not None and hasattr(sizes, "head"):
-        rules = families.get(base.family).weights(dataclasses.replace(sizes, head=head))
+    if head is not None and base.rules is not None and hasattr(base.sizes, "head"):
+        rules = families.get(base.family).weights(dataclasses.replace(base.sizes, head=head))
         outs = [f"{name}.weight" for rule in rules if rule.ours == "head.out" for name in alternatives(rule.theirs)]
-        rows = [adapter.wholes[name].shape[:1] for name in outs if name in adapter.wholes]
-        if rows and (rows[0] != (sizes.labels,) or head != sizes.head):
-            labels = None if head == "span" else rows[0][0]
-            sizes, rules = another_head(base, head, labels)
-            base = dataclasses.replace(base, sizes=sizes, rules=rules)
-    own, theirs = adapter.folder, base.tokenizer
-    return dataclasses.replace(
-        base, adapter=own, tokenizer=lambda: huggingface.tokenizer(own) or theirs()
-    )
+        found = [
+            adapter.wholes[name].shape[0] for name in outs if name in adapter.wholes and adapter.wholes[name].shape
+        ]
+        if found:  # else the head is the base's
+            sizes, read = another_head(base, head, None if head == "span" else found[0])
+            card = huggingface.read_json(own / huggingface.CONFIG) if (own / huggingface.CONFIG).is_file() else {}
+            beside |= {"sizes": sizes, "rules": read, "label_names": huggingface.label_names(card, sizes)}
+    return dataclasses.replace(base, **beside)

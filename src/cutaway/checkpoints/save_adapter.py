@@ -1,7 +1,7 @@
 """LoRA adapters in PEFT's layout, written.
 
-Where the publisher keeps several of our matrices as one (GPT-2's q, k, v), their detours become one too: they share A where they
-do so here, and else stand side by side in one of the rank of all together.
+Where the publisher keeps several of our matrices as one (GPT-2's q, k, v), their detours become one too: they share A
+where they do so here, and else stand side by side in one of the rank of all together.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cutaway import families
 from cutaway.checkpoints import safetensors
 from cutaway.checkpoints.adapters import CONFIG, PREFIX, WEIGHTS, published
 from cutaway.checkpoints.folder import whole_folder
@@ -27,12 +28,19 @@ TASKS = {"lm": "CAUSAL_LM", "sequence": "SEQ_CLS", "token": "TOKEN_CLS", "span":
 
 
 def save_adapter(
-    net: Any, folder: str | os.PathLike[str], base: str | None = None, *, tokenizer: Any = None, overwrite: bool = False
+    net: Any,
+    folder: str | os.PathLike[str],
+    base: str | None = None,
+    *,
+    tokenizer: Any = None,
+    label_names: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> Path:
     """Writes the adapter in use, and what it trains whole.
 
     Args:
         base: the source that it belongs to.
+        label_names: of the classes of its head; a `config.json` beside the adapter keeps them.
 
     Raises:
         ConfigError: no adapter is in use; a matrix is published in a way that no adapter can follow.
@@ -54,12 +62,13 @@ def save_adapter(
             wholes[entry.theirs] = entry.op.write([net.get_parameter(ours).detach() for ours in entry.ours])
     rank, alpha = (_most([f(pair) for pair in pairs.values()]) for f in (lambda p: p[0].shape[0], lambda p: p[2]))
     kind = "SEQ_2_SEQ_LM" if isinstance(net, EncoderDecoder) else TASKS.get(getattr(net.sizes, "head", ""))
+    kind = kind if wholes or kind in ("CAUSAL_LM", "SEQ_2_SEQ_LM") else None  # of the other kinds PEFT expects a head
     base, _, revision = (base or "").partition("@")
     config = {
         "peft_type": "LORA",
         "base_model_name_or_path": str(Path(base).absolute()) if base and Path(base).exists() else base or None,
         "revision": revision or None,
-        "task_type": kind or "FEATURE_EXTRACTION",
+        "task_type": kind,
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": next(linear.detours[name].dropout for _, linear in lora.adapted(net) if name in linear.detours),
@@ -71,15 +80,23 @@ def save_adapter(
         "bias": "none",
         "inference_mode": True,
     }
-    tensors = {f"{PREFIX}{path}.lora_{which}.weight": x for path, p in pairs.items() for which, x in zip("AB", p, strict=False)}
-    tensors |= {PREFIX + theirs: tensor for theirs, tensor in wholes.items()}
+    tensors = {PREFIX + theirs: tensor for theirs, tensor in wholes.items()}
+    for path, (a, b, _) in pairs.items():
+        tensors |= {f"{PREFIX}{path}.lora_A.weight": a, f"{PREFIX}{path}.lora_B.weight": b}
     parts = [safetensors.Part(n, tuple(x.shape), x.dtype, lambda x=x: x) for n, x in tensors.items()]
     with whole_folder(folder, overwrite) as made:
         (made / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         safetensors.write(made / WEIGHTS, parts, {"format": "pt"})
+        if label_names:
+            (made / "config.json").write_text(json.dumps(_card(net, label_names), indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save(made)
     return Path(folder)
+
+
+def _card(net: Any, label_names: Sequence[str]) -> dict[str, Any]:
+    names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
+    return {**families.get(net.family).write(net.sizes), **names}
 
 
 def _most(values: Sequence[Any]) -> Any:

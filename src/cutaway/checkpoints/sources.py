@@ -31,8 +31,8 @@ PACKAGES = {
 _KINDS = "a source is a folder, a .gguf file, smollm2, minilm, or owner/name on the hub"
 
 
-def open_source(source: str | os.PathLike[str]) -> Checkpoint:
-    """Opens whatever `source` names, without reading a tensor.
+def open_source(source: str | os.PathLike[str], adapter: str | os.PathLike[str] | None = None) -> Checkpoint:
+    """Opens whatever `source` names, without reading a tensor; with an `adapter` beside it where one is named.
 
     - a folder in the Hugging Face layout, or one that cutaway saved; a `.gguf` file
     - the folder of a training run: its best checkpoint, else its last
@@ -45,16 +45,20 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError, ConfigError: it leads to something that cannot be read.
     """
     path, name = _place(source)
+    if adapter is not None and adapters.is_adapter(path):
+        raise SourceError(f"{name} is an adapter itself; name its base, or leave out {os.fspath(adapter)}")
+    if adapter is not None:
+        return adapters.on_base(adapters.open_adapter(_place(adapter)[0]), _open_path(path, name))
     if not adapters.is_adapter(path):
         return _open_path(path, name)
-    adapter = adapters.open_adapter(path)
+    found = adapters.open_adapter(path)
     try:
-        base, of = _place(adapter.base)
+        base, of = _place(found.base)
     except SourceError as error:
-        raise SourceError(f"the base of the adapter {path} is not there: {error}. Give it as SOURCE, with --adapter") from error
+        raise SourceError(f"the base of the adapter {path}: {error}. Name it, with {path} as --adapter") from error
     if adapters.is_adapter(base):
         raise SourceError(f"the base of the adapter {path} is an adapter itself, {base}; merge that one first")
-    return adapters.on_base(adapter, _open_path(base, of))
+    return adapters.on_base(found, _open_path(base, of))
 
 
 def _place(source: str | os.PathLike[str]) -> tuple[Path, str]:

@@ -25,6 +25,7 @@ from cutaway.parts.head import (
 )
 from cutaway.parts.linear_attention import EluPlusOne, LinearAttention
 from cutaway.parts.local_global import LocalGlobalAttention
+from cutaway.parts.lora import Detour, LoRALinear
 from cutaway.parts.lowrank import Along, LowRankAttention
 from cutaway.parts.lsh import LSHAttention
 from cutaway.parts.mamba import Mamba
@@ -65,6 +66,7 @@ __all__ = [
     "Clip",
     "Context",
     "DetectionHead",
+    "Detour",
     "Disentangled",
     "Distances",
     "Dropout",
@@ -86,6 +88,7 @@ __all__ = [
     "LayerPositions",
     "LearnedPositions",
     "LinearAttention",
+    "LoRALinear",
     "LocalGlobalAttention",
     "LowRankAttention",
     "MakeFeedForward",

@@ -21,9 +21,6 @@ from torch import Tensor, nn
 from cutaway.axes import Float
 from cutaway.errors import ConfigError
 
-# Matrices that their owners read instead of calling: a detour beside them would be passed by.
-READ = ("r", "step", "tokens")
-
 
 class Detour(nn.Module):
     """s · B A dropout(x), for x (..., in). `a` may be given, to be shared with other detours."""
@@ -99,8 +96,8 @@ def attach(
     Args:
         rank: r.
         alpha: α; 2r by default.
-        targets: the last part of the matrices' paths, as `print(model)` shows them ("q", "v", "up", …), or whole paths; "all" is
-            every one inside the blocks.
+        targets: the last part of the matrices' paths, as `print(model)` shows them ("q", "v", "up", …), or whole paths; "all"
+            is every one inside the blocks.
         also: modules that are trained whole, by their paths, such as "head".
         name: of the adapter.
 
@@ -109,7 +106,7 @@ def attach(
     """
     if not (type(rank) is int and rank >= 1 and 0 <= dropout < 1):
         raise ConfigError(f"LoRA needs a rank of at least 1 and a dropout from 0 to below 1, not {rank} and {dropout}")
-    linears = [path for path, m in model.named_modules() if isinstance(m, nn.Linear) and offered(path)]
+    linears = [path for path, m in model.named_modules() if isinstance(m, nn.Linear) and offered(model, path)]
     wanted = {targets} if isinstance(targets, str) else set(targets)
     known = {name for path in linears for name in (path, last(path))}
     everywhere = {path for path in linears if ".blocks." in f".{path}."} if "all" in wanted else set()
@@ -126,9 +123,11 @@ def attach(
     return paths
 
 
-def offered(path: str) -> bool:
-    """Whether a matrix of this path takes a detour."""
-    return last(path) not in READ and ".detours." not in path
+def offered(model: nn.Module, path: str) -> bool:
+    """Whether the matrix of this path takes a detour: it would be passed by where the owner reads the matrix itself."""
+    names = path.split(".")
+    owners = [model.get_submodule(".".join(names[:i])) for i in range(len(names))]
+    return not any(name in getattr(owner, "reads", ()) for owner, name in zip(owners, names, strict=True))
 
 
 def last(path: str) -> str:
