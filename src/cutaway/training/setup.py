@@ -33,6 +33,7 @@ class Prepared:
     tokenizer: Tokenizer
     fingerprint: str  # of all data
     scores: Callable[[], dict[str, float]] | None = None  # of the validation data, where a task has such
+    goal: str | None = None  # which of them says how good the model is; its loss does if None
 
 
 def prepare(recipe: Recipe, world: World | None = None) -> Prepared:
@@ -78,7 +79,7 @@ def _tuned(recipe: Recipe, world: World) -> Prepared:
     accumulate = max(1, -(-(recipe.loop.batch or 1) // made.tokens))
     chosen = in_steps(recipe, len(made.train), accumulate)
     trainer = Trainer(made.model, made.objective, made.train, chosen, accumulate=accumulate, world=world)
-    return Prepared(trainer, made.valid, made.tokenizer, made.fingerprint, made.scorer(trainer))
+    return Prepared(trainer, made.valid, made.tokenizer, made.fingerprint, made.scorer(trainer), made.goal)
 
 
 def _examples(recipe: Recipe, path: tuple[str, ...]) -> Examples:
