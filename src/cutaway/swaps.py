@@ -14,12 +14,11 @@ from torch import nn
 
 from cutaway import parts
 from cutaway.attention import Full, Mask
-from cutaway.attention.masks import is_causal
 from cutaway.errors import ConfigError
 from cutaway.mixers import MIXERS, Mixer
 from cutaway.parts import FeedForward, Gated, Positions
 
-KINDS = ("norm", "position", "feedforward", "mixer", "embedding")
+KINDS = ("norm", "position", "feedforward", "mixer")
 DEFAULT_CONTEXT = 512  # learned positions where a family has no longest context of its own
 
 
@@ -37,23 +36,19 @@ POSITIONS: dict[str, Callable[[Any, bool], Positions]] = {
     "t5": lambda s, causal: Positions(bias=parts.T5Bias(s.heads, not causal)),
 }
 FEEDFORWARDS: dict[str, Callable[[Any], nn.Module]] = {
-    **{
-        act: lambda s, act=act: FeedForward(s.width, s.hidden, act)
-        for act in ("relu", "relu2", "gelu", "gelu_tanh", "silu")
-    },
+    **{act: lambda s, act=act: FeedForward(s.width, s.hidden, act) for act in ("relu", "gelu", "gelu_tanh", "silu")},
     "swiglu": lambda s: Gated(s.width, s.hidden, "silu"),
     "geglu": lambda s: Gated(s.width, s.hidden, "gelu"),
     "reglu": lambda s: Gated(s.width, s.hidden, "relu"),
 }
-EMBEDDINGS: dict[str, str] = {"ngrams": "the last tokens together, hashed; ngrams:5 looks at five"}
 
 
 def read(swaps: Mapping[str, str | Sequence[str]], sizes: Any) -> dict[str, Callable[..., Any]]:
     """The keyword arguments of `compose` that put these parts into a model of `sizes`.
 
     Args:
-        swaps: by kind ("norm", "position", "feedforward", "mixer"; `embed` reads "embedding") the name of a part; of
-            mixers there may be several, which the blocks take in turn. "window:256" gives a mixer its number.
+        swaps: by kind ("norm", "position", "feedforward", "mixer") the name of a part; of mixers there may be several,
+            which the blocks take in turn. "window:256" gives a mixer its number.
 
     Raises:
         ConfigError: an unknown name, or parts that cannot go together.
@@ -93,31 +88,6 @@ def mixer(*names: str, context: int = DEFAULT_CONTEXT) -> Callable[..., nn.Modul
     return _InTurn(names, context)
 
 
-def embed(model: nn.Module, name: str) -> None:
-    """Puts a part behind the look-up of the token embeddings of a model: "ngrams" or "ngrams:N", for decoders.
-
-    Raises:
-        ConfigError: an unknown name, or a model it cannot go into.
-    """
-    kind, _, number = name.partition(":") if isinstance(name, str) else (name, "", "")
-    _named("embedding", kind, EMBEDDINGS)
-    if number and (not number.isdecimal() or not 2 <= int(number) <= 16):
-        raise ConfigError(
-            f"embedding {kind!r} takes how many tokens at most are looked up together, 2 to 16, not {number!r}"
-        )
-    embedding = getattr(getattr(model, "stack", None), "embedding", None)
-    if not isinstance(embedding, parts.Embedding) or not getattr(model, "causal", False):
-        raise ConfigError(
-            f"{kind} look back along a text: they go into a decoder with a table of its tokens, and nowhere else"
-        )
-    table = embedding.tokens
-    made = parts.HashedNGrams(table.num_embeddings, table.embedding_dim, int(number or 5))
-    parts.initialise(made)
-    for weight in made.tables.parameters():
-        nn.init.normal_(weight)
-    embedding.steps.insert(0, made)
-
-
 class _InTurn:
     """Called once a block, as `Attention` is; each call gives the next of the mixers, and after the last the first."""
 
@@ -132,9 +102,9 @@ class _InTurn:
         name, mixer, number = self.chosen[self.calls % len(self.chosen)]
         self.calls += 1
         given |= dict(zip(("kv_heads", "head_width"), rest, strict=False))
-        if not mixer.both_ways and not is_causal(mask):
+        if not mixer.both_ways and not mask.causal:
             raise ConfigError(f"{name} reads from left to right: it cannot stand in an encoder, which looks both ways")
-        if not mixer.causal and is_causal(mask):
+        if not mixer.causal and mask.causal:
             raise ConfigError(f"{name} sums over all tokens: it cannot stand in a decoder, which looks back only")
         return mixer.make(width, heads, number, {**given, "mask": mask}, self.context)
 

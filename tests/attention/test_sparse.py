@@ -45,6 +45,7 @@ MASKS = {
     "strided": strided(8)[0] | strided(8)[1],
     "fixed": fixed(16, 3)[0] | fixed(16, 3)[1],
     "summaries alone": fixed(16, 3)[1],
+    "other summaries by head": PerHead((fixed(16, 3, 1)[1], fixed(16, 3)[0] | fixed(16, 3, 4)[1]), (1, 3)),
     "factorised heads": PerHead((*strided(8), *fixed(8, 2)), (1, 1, 1, 1)),
     "window and global": Window(6) | global_tokens(3),
     "causal window and prefix": Causal() & (Window(6) | Prefix(3)),
@@ -59,8 +60,9 @@ MASKS = {
 LENGTHS = [1, 2, 31, 32, 33, 97, 200]
 
 
-def case(mask, length, padding="none", groups=4, softcap=None, dtype=torch.float32):
-    q, k, v = (torch.randn(2, heads, length, 8, dtype=dtype).requires_grad_() for heads in (4, groups, groups))
+def case(mask, length, padding="none", groups=4, softcap=None, dtype=torch.float32, values=8):
+    shapes = (4, 8), (groups, 8), (groups, values)
+    q, k, v = (torch.randn(2, heads, length, width, dtype=dtype).requires_grad_() for heads, width in shapes)
     real = torch.ones(2, length, dtype=torch.bool)
     if padding == "right":
         real[1, length - length // 3 :] = False
@@ -73,8 +75,8 @@ def case(mask, length, padding="none", groups=4, softcap=None, dtype=torch.float
     return Scores(q, k, pos, pos, mask, None, 0.9, softcap, own=True, packing=packing, owner="own"), v, real
 
 
-def check(mask, length, padding="none", groups=4, softcap=None):
-    scores, v, real = case(mask, length, padding, groups, softcap)
+def check(mask, length, padding="none", groups=4, softcap=None, values=8):
+    scores, v, real = case(mask, length, padding, groups, softcap, values=values)
     real, given = real[:, None, :, None], (scores.q, scores.k, v)
     expected = weights(scores) @ v.repeat_interleave(4 // groups, 1)
     with backend("sparse"):
@@ -108,9 +110,15 @@ def test_soft_cap_and_many_chunks(mask, monkeypatch):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("mask", [name for name in MASKS if name != "factorised heads"])
+@pytest.mark.parametrize("mask", [name for name, mask in MASKS.items() if not isinstance(mask, PerHead)])
 def test_grouped_keys(mask, groups):
     check(MASKS[mask], 64, groups=groups)
+
+
+@pytest.mark.parametrize("length", [1, 20, 97])  # in 20 tokens some heads' summaries are not there yet
+@pytest.mark.parametrize("mask", ["causal window", "strided", "other summaries by head", "blocks", "window and marks"])
+def test_values_of_another_width(mask, length):
+    check(MASKS[mask], length, values=3)
 
 
 @pytest.mark.parametrize("mask", ["causal window", "blocks", "window and marks"])
@@ -217,6 +225,7 @@ def test_masks_are_what_the_papers_say():
     first, second = fixed(5, 2)
     assert torch.equal(matrix(first), (j <= i) & (i // 5 == j // 5))
     assert torch.equal(matrix(second), (j <= i) & (j % 5 >= 3))
+    assert torch.equal(matrix(fixed(5, 2, 1)[1]), (j <= i) & ((j % 5 == 1) | (j % 5 == 2)))
     assert torch.equal(matrix(dilated(3, 2)), ((i - j).abs() <= 4) & ((i - j) % 2 == 0))
     assert torch.equal(matrix(global_tokens(2)), (i < 2) | (j < 2))
     assert torch.equal(matrix(Leading(3) & Summary(5, 1)), (i < 3) & (j % 5 == 4))
@@ -255,6 +264,7 @@ def test_wrong_masks_are_refused():
         lambda: Stride(0),
         lambda: Local(-1),
         lambda: Summary(4, 5),
+        lambda: Summary(4, 2, 2),
         lambda: Marked(torch.ones(3)),
         lambda: Blocks(torch.ones(2, 2), 4),
         lambda: PerHead((Causal(),), (1, 2)),

@@ -130,6 +130,13 @@ def error(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
+def mutated(family: str, mutant: str) -> Case:
+    """The variant that this mutant changes."""
+    module = FAMILIES[family]
+    variant = getattr(module, "MUTATED", {}).get(mutant, module.CASES[0].variant)
+    return next(case for case in module.CASES if case.variant == variant)
+
+
 def worst_error(case: Case) -> float:
     """Over all batches, from a fixed seed: what the table in the README shows."""
     torch.manual_seed(0)

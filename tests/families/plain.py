@@ -4,6 +4,7 @@ One row at a time, without padding or cache, in float64, every pattern a T × T 
 test are its weights. Each family's file gives `mix(attention, x, q, k, v)`, the equation of its attention.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from copy import deepcopy
@@ -13,7 +14,7 @@ import torch
 from tests.families.case import Batch, Case, target_ids
 from torch import Tensor, nn
 
-from cutaway.parts import EncoderDecoder, LearnedPositions
+from cutaway.parts import EncoderDecoder, GridPositions, LearnedPositions
 
 Mix = Callable[[Any, Tensor, Tensor, Tensor, Tensor, bool], Tensor]
 
@@ -43,6 +44,8 @@ class Plain(nn.Module):
         for step in stack.embedding.steps:
             if isinstance(step, LearnedPositions):
                 x = x + step.weight[: len(ids)]
+            elif isinstance(step, GridPositions):
+                x = x + coordinates(len(ids), [*step.tables])
             elif hasattr(step, "table"):
                 x = x + waves(*x.shape)
             elif hasattr(step, "eps"):
@@ -60,7 +63,7 @@ class Plain(nn.Module):
 
     def attention(self, a: Any, x: Tensor, causal: bool) -> Tensor:
         def heads(project: Any) -> Any:
-            return None if project is None else linear(project, x).unflatten(1, (-1, a.head_width)).transpose(0, 1)
+            return None if project is None else linear(project, x).unflatten(1, (a.heads, -1)).transpose(0, 1)
 
         mixed = self.mix(a, x, heads(a.q), heads(a.k), heads(a.v), causal)
         return linear(a.out, mixed.transpose(0, 1).flatten(1))
@@ -87,6 +90,11 @@ def waves(length: int, width: int) -> Tensor:
     pos, i = torch.arange(length).double()[:, None], torch.arange(width // 2).double()
     angle = pos / 10000 ** (2 * i / width)
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
+
+
+def coordinates(length: int, tables: list[Tensor]) -> Tensor:
+    grid = itertools.product(*tables)  # the last coordinate counts fastest
+    return torch.stack([sum(vectors, start=torch.zeros(())) for vectors in itertools.islice(grid, length)])
 
 
 def reference(case: Case, family: Any, tiny: dict[str, Any], mix: Mix, order: str, spread: float = 0.3) -> nn.Module:

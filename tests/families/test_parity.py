@@ -9,6 +9,7 @@ from tests.families.oracles import (
     counterpart,
     counterpart_of,
     error,
+    mutated,
     outputs,
     peak,
     reference,
@@ -34,10 +35,10 @@ def test_attention_is_peaked(family):
     assert peak(case, counterpart_of(case, reference(case))) > 0.7
 
 
-@pytest.mark.parametrize("name", ["eager", "sdpa", "tiled"])
+@pytest.mark.parametrize("name", ["eager", "sdpa", "sparse", "tiled"])
 @pytest.mark.parametrize("family", SOFTMAX)
 def test_every_backend_has_parity(family, name):
-    if name not in getattr(FAMILIES[family], "BACKENDS", ("eager", "sdpa", "tiled")):
+    if name not in getattr(FAMILIES[family], "BACKENDS", ("eager", "sdpa", "sparse", "tiled")):
         pytest.skip("this family's attention cannot run by this backend")
     theirs = reference(FIRST[family])
     ours = counterpart_of(FIRST[family], theirs)
@@ -51,7 +52,7 @@ def test_every_backend_has_parity(family, name):
 @pytest.mark.parametrize(("family", "mutant"), [(f, m) for f, module in FAMILIES.items() for m in module.MUTANTS])
 def test_mutant_is_caught(family, mutant):
     """The smallest slip we can think of makes parity fail."""
-    case = FIRST[family]
+    case = mutated(family, mutant)
     theirs = reference(case)
     ours = counterpart_of(case, theirs)
     batch = next(batches())

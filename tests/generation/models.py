@@ -30,6 +30,8 @@ FAMILIES = {
     "linear": ("linear_transformer", "decoder"),
     "performer": ("performer", "decoder"),
     "performer-relu": ("performer", "ReLU features"),
+    "sparse": ("sparse_transformer", "strided, by turns"),
+    "sparse-fixed": ("sparse_transformer", "fixed, in different heads, two groups"),
     "transformerxl": ("transformerxl", "as published"),
     "xlnet": ("xlnet", "from left to right"),
     "synthesizer": ("synthesizer", "all of them"),

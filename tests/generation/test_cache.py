@@ -12,6 +12,7 @@ NAMES = [
     "llama", "mistral", "gpt2", "t5", "flan", "mamba", "mamba2", "gptneox", "mpt", "bloom", "qwen2", "qwen3", "gemma2", "gpt",
     "bart", "mbart", "marian", "pegasus",
     "transformerxl", "xlnet", "linear", "performer", "performer-relu", "synthesizer", "synthesizer-both",
+    "sparse", "sparse-fixed",
 ]  # fmt: skip
 
 

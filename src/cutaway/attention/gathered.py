@@ -74,12 +74,12 @@ class Table:
 def gathered(
     q: Float[Tensor, "b h t e"],
     k: Float[Tensor, "b g t e"],
-    v: Float[Tensor, "b g t e"],
+    v: Float[Tensor, "b g t o"],
     table: Table,
     scale: float,
     softcap: float | None = None,
     dropout: float = 0.0,
-) -> tuple[Float[Tensor, "b h t e"], Float[Tensor, "b h t 1"]]:
+) -> tuple[Float[Tensor, "b h t o"], Float[Tensor, "b h t 1"]]:
     """The mixed values, and the log of each row's sum of exp(x), by which to merge them with those of other keys."""
     seed = int(torch.randint(2**62, ())) if dropout else 0
     return _Gathered.apply(q, k, v, table, scale, softcap, dropout, seed)

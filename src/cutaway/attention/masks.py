@@ -43,6 +43,11 @@ class Mask:
         """How many positions the mask knows; None is without bound."""
         return None
 
+    @property
+    def causal(self) -> bool:
+        """Whether nobody looks ahead: what a mixer without a mask of its own reads off it."""
+        return False
+
     def __and__(self, other: Mask) -> Mask:
         _must_be_mask(other)
         if isinstance(self, Full):
@@ -85,6 +90,10 @@ class Padding(Mask):
 @dataclass(frozen=True)
 class Causal(Mask):
     """A query looks at itself and the past (Vaswani et al. 2017, section 3.2.3)."""
+
+    @property
+    def causal(self) -> bool:
+        return True
 
     def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         return k_pos <= q_pos
@@ -139,6 +148,10 @@ class Both(_Pair):
     def window(self) -> int | None:
         return _least(self.a.window, self.b.window)
 
+    @property
+    def causal(self) -> bool:
+        return self.a.causal or self.b.causal
+
     def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         return self.a.allowed(q_pos, k_pos) & self.b.allowed(q_pos, k_pos)
 
@@ -151,6 +164,10 @@ class Either(_Pair):
         a, b = self.a.window, self.b.window
         return None if a is None or b is None else max(a, b)
 
+    @property
+    def causal(self) -> bool:
+        return self.a.causal and self.b.causal
+
     def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         return self.a.allowed(q_pos, k_pos) | self.b.allowed(q_pos, k_pos)
 
@@ -160,13 +177,6 @@ def sees_all_past(mask: Mask) -> bool:
     if isinstance(mask, Both):
         return sees_all_past(mask.a) and sees_all_past(mask.b)
     return isinstance(mask, (Full, Causal, Window))
-
-
-def is_causal(mask: Mask) -> bool:
-    """Whether the mask lets nobody look ahead: what a mixer without a mask of its own reads off it."""
-    if isinstance(mask, Either):
-        return is_causal(mask.a) and is_causal(mask.b)
-    return isinstance(mask, Causal) or (isinstance(mask, Both) and (is_causal(mask.a) or is_causal(mask.b)))
 
 
 def _must_be_mask(other: object) -> None:

@@ -55,18 +55,24 @@ class Local(Mask):
 
 @dataclass(frozen=True)
 class Summary(Mask):
-    """Everybody looks at the last `count` positions of every block of `size`."""
+    """Everybody looks at the last `count` positions of every block of `size`; at as many before those in `group` 1, …"""
 
     size: int
     count: int
+    group: int = 0
 
     def __post_init__(self) -> None:
         _positive("a block", self.size)
-        if not 1 <= self.count <= self.size:
-            raise ConfigError(f"a block of {self.size} has 1 to {self.size} summaries, not {self.count}")
+        if not (type(self.count) is int and 1 <= self.count <= self.size):
+            raise ConfigError(f"a block of {self.size} has 1 to {self.size} summaries, not {self.count!r}")
+        if not (type(self.group) is int and 0 <= self.group < self.size // self.count):
+            many = self.size // self.count
+            raise ConfigError(f"a block of {self.size} has {many} groups of {self.count} summaries, not {self.group!r}")
 
     def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        return k_pos % self.size >= self.size - self.count
+        end = self.size - self.group * self.count
+        column = k_pos % self.size
+        return (column >= end - self.count) & (column < end)
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ class Not(Mask):
 
 @dataclass(frozen=True)
 class PerHead(Mask):
-    """Each of `masks` for as many heads as `heads` says, in order (Child et al. 2019, section 4.1: factorised heads)."""
+    """Each of `masks` for as many heads as `heads` says, in order (Child et al. 2019, section 5.1: factorised heads)."""
 
     masks: tuple[Mask, ...]
     heads: tuple[int, ...]
@@ -174,6 +180,10 @@ class PerHead(Mask):
     def window(self) -> int | None:
         windows = [mask.window for mask in self.masks]
         return None if None in windows else max(w for w in windows if w is not None)
+
+    @property
+    def causal(self) -> bool:
+        return all(mask.causal for mask in self.masks)
 
     def allowed(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         each = [mask.allowed(q_pos, k_pos) for mask in self.masks]
@@ -197,9 +207,12 @@ def strided(size: int) -> tuple[Mask, Mask]:
     return Causal() & Window(size + 1), Causal() & Stride(size)
 
 
-def fixed(size: int, summaries: int) -> tuple[Mask, Mask]:
-    """The two factors of fixed attention, causal: {j : j div l = i div l} and {j : j mod l >= l - c}, c = `summaries`."""
-    return Causal() & Local(size), Causal() & Summary(size, summaries)
+def fixed(size: int, summaries: int, group: int = 0) -> tuple[Mask, Mask]:
+    """The two factors of fixed attention, causal: {j : j div l = i div l} and {j : j mod l >= l - c}, c = `summaries`.
+
+    Another `group` of summaries is the c before those, and so on, so that heads can look at different ones.
+    """
+    return Causal() & Local(size), Causal() & Summary(size, summaries, group)
 
 
 def _positive(name: str, size: int) -> None:

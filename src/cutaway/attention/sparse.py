@@ -24,7 +24,7 @@ from cutaway.attention.band import Band
 from cutaway.attention.chunks import Chunks
 from cutaway.attention.gathered import Table, gathered
 from cutaway.attention.indices import Tables, blocks, columns, leading, local, strides
-from cutaway.attention.masks import Both, Causal, Either, Full, Mask, Prefix, Window, is_causal
+from cutaway.attention.masks import Both, Causal, Either, Full, Mask, Prefix, Window
 from cutaway.attention.patterns import Blocks, Leading, Local, Marked, Not, PerHead, Stride, Summary
 from cutaway.attention.windowed import windowed
 
@@ -75,7 +75,7 @@ def sparse(scores: Scores, v: Tensor, dropout: float) -> Tensor | None:
             windowed(*given, piece, *how) if isinstance(piece, Band) else gathered(*given, piece, *how)
             for piece in _made(mask, scores, pos)
         ]
-        mixed.append(_merged(found) if found else torch.zeros_like(q[:, mine]))
+        mixed.append(_merged(found) if found else v.new_zeros(*q[:, mine].shape[:3], v.shape[-1]))
         head += heads
     out = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
     return out if order is None else _reordered(out, order.argsort(1))
@@ -120,7 +120,7 @@ def _reach(terms: Sequence[Mask]) -> tuple[int | None, int | None]:
     """How many positions before and after its own a query may look at; None is all."""
     windows = [term.size - 1 for term in terms if isinstance(term, Window)]
     reach = min(windows, default=None)
-    return reach, 0 if any(map(is_causal, terms)) else reach
+    return reach, 0 if any(term.causal for term in terms) else reach
 
 
 def pairs(source: Mask, terms: Sequence[Mask], tokens: int) -> int:
@@ -152,9 +152,9 @@ def _made(mask: Mask, scores: Scores, pos: Tensor) -> list[Band | Table]:
     key = ("pieces", mask)
     if key not in scores.memo:
         tokens = pos.shape[1]
-        if scores.packing == "none" or is_causal(mask):  # padding stands behind, where causal queries do not look
+        if scores.packing == "none" or mask.causal:  # padding stands behind, where causal queries do not look
             pos = torch.arange(tokens, device=pos.device)[None]
-        alike = scores.packing == "none" or is_causal(mask)
+        alike = scores.packing == "none" or mask.causal
         found = pieces(mask)
         assert found is not None
         scores.memo[key] = [piece for source, terms in found for piece in _pieces(source, terms, pos, alike)]

@@ -33,12 +33,12 @@ from cutaway.axes import Float
 def windowed(
     q: Float[Tensor, "b h t e"],
     k: Float[Tensor, "b g t e"],
-    v: Float[Tensor, "b g t e"],
+    v: Float[Tensor, "b g t o"],
     band: Band,
     scale: float,
     softcap: float | None = None,
     dropout: float = 0.0,
-) -> tuple[Float[Tensor, "b h t e"], Float[Tensor, "b h t 1"]]:
+) -> tuple[Float[Tensor, "b h t o"], Float[Tensor, "b h t 1"]]:
     """The mixed values, and the log of each row's sum of exp(x), by which to merge them with those of other keys."""
     seed = int(torch.randint(2**62, ())) if dropout else 0
     return _Windowed.apply(q, k, v, band, scale, softcap, dropout, seed)

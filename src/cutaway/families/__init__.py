@@ -47,6 +47,7 @@ FAMILIES = (
     "xlnet",
     "longformer",
     "bigbird",
+    "sparse_transformer",
 )
 
 

@@ -8,16 +8,13 @@ heads of BERT, where the paper's recognises speech (CTC).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from cutaway.attention import Causal, Full
-from cutaway.errors import ConfigError
 from cutaway.families.sizes import Checked
-from cutaway.layout import Rule
+from cutaway.families.unpublished import unpublished
 from cutaway.parts import (
     Block,
     Dropout,
@@ -62,8 +59,7 @@ PRESETS = {
     "linear-transformer-mnist": Sizes(),  # section 4.2.1
     "linear-transformer-cifar10": Sizes(layers=16),  # section 4.2.2
 }
-# of these sizes with a softmax over 256 values; the paper gives none
-PARAMETERS = {"linear-transformer-mnist": 6_449_664, "linear-transformer-cifar10": 12_767_744}
+PARAMETERS: dict[str, int] = {}  # the paper gives none
 
 
 def compose(
@@ -108,16 +104,4 @@ def compose(
     return model
 
 
-MODEL_TYPES = ()  # no published format: saved and loaded as cutaway's own
-
-
-def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
-    raise ConfigError("the Linear Transformer has no published configuration format; `cutaway.build` makes one")
-
-
-def write(s: Sizes) -> dict[str, Any]:
-    raise ConfigError("the Linear Transformer has no Hugging Face format; save it with layout='cutaway'")
-
-
-def weights(s: Sizes) -> list[Rule]:
-    return []
+MODEL_TYPES, read, write, weights = unpublished("the Linear Transformer")

@@ -7,16 +7,14 @@ the beginning of the projections, and padding adds nothing to them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
-from cutaway.errors import ConfigError
 from cutaway.families.sizes import Checked
-from cutaway.layout import Rule
+from cutaway.families.unpublished import unpublished
 from cutaway.parts import (
     Along,
     Block,
@@ -69,12 +67,7 @@ PRESETS = {
     "linformer-1024-256-shared-kv": Sizes(context=1024, rank=256, sharing="key-value"),
     "linformer-1024-256-shared-layer": Sizes(context=1024, rank=256, sharing="layerwise"),
 }
-# of these sizes in RoBERTa's shape; the paper gives none
-PARAMETERS = {
-    "linformer-512-128": 143_569_497, "linformer-512-128-shared-kv": 125_481_561,
-    "linformer-512-128-shared-layer": 124_760_665, "linformer-512-256": 162_443_865, "linformer-1024-256": 200_585_817,
-    "linformer-1024-256-shared-kv": 128_234_073, "linformer-1024-256-shared-layer": 125_350_489,
-}  # fmt: skip
+PARAMETERS: dict[str, int] = {}  # the paper gives none
 
 
 def compose(
@@ -119,16 +112,4 @@ def compose(
     return model
 
 
-MODEL_TYPES = ()  # no published format: saved and loaded as cutaway's own
-
-
-def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
-    raise ConfigError("Linformer has no published configuration format; `cutaway.build` makes one")
-
-
-def write(s: Sizes) -> dict[str, Any]:
-    raise ConfigError("Linformer has no Hugging Face format; save it with layout='cutaway'")
-
-
-def weights(s: Sizes) -> list[Rule]:
-    return []
+MODEL_TYPES, read, write, weights = unpublished("Linformer")

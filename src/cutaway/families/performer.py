@@ -8,17 +8,15 @@ gives what one pass gives; directions are drawn uniformly, with the signs that Q
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
 from cutaway.attention import Causal, Full
-from cutaway.errors import ConfigError
 from cutaway.families.sizes import Checked
-from cutaway.layout import Rule
+from cutaway.families.unpublished import unpublished
 from cutaway.parts import (
     Block,
     Dropout,
@@ -69,8 +67,7 @@ PRESETS = {
         vocab=33, layers=36, hidden=1024, kernel="relu", causal=False, head="masked-lm"
     ),  # section 4.4, bidirectional
 }
-# of these sizes, fixed projections included; the paper gives none
-PARAMETERS = {"performer-base": 51_781_632, "performer-protein": 76_324_864, "performer-protein-encoder": 76_588_577}
+PARAMETERS: dict[str, int] = {}  # the paper gives none
 
 
 def compose(
@@ -115,16 +112,4 @@ def compose(
     return model
 
 
-MODEL_TYPES = ()  # no published format: saved and loaded as cutaway's own
-
-
-def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
-    raise ConfigError("the Performer has no published configuration format; `cutaway.build` makes one")
-
-
-def write(s: Sizes) -> dict[str, Any]:
-    raise ConfigError("the Performer has no Hugging Face format; save it with layout='cutaway'")
-
-
-def weights(s: Sizes) -> list[Rule]:
-    return []
+MODEL_TYPES, read, write, weights = unpublished("the Performer")

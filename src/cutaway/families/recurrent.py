@@ -7,13 +7,12 @@ initialisation (uniform in a range of its own for each size) is left to training
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from cutaway.errors import ConfigError
 from cutaway.families.sizes import Checked
-from cutaway.layout import Rule
+from cutaway.families.unpublished import unpublished
 from cutaway.parts import Block, Dropout, Embedding, MakeFeedForward, MakeMixer, MakeNorm, MakePosition, Model, Stack
 from cutaway.parts.head import decoder_head
 from cutaway.parts.recurrence import Alone, Recurrence
@@ -58,16 +57,4 @@ def compose(
     return Model(stack, head, causal=True, max_positions=place.limit if place else None)
 
 
-MODEL_TYPES = ()  # no published format: saved and loaded as cutaway's own
-
-
-def read(config: Mapping[str, Any], names: Collection[str] = ()) -> Sizes:
-    raise ConfigError("recurrent language models have no published configuration format; `cutaway.build` makes one")
-
-
-def write(s: Sizes) -> dict[str, Any]:
-    raise ConfigError("recurrent language models have no Hugging Face format; save them with layout='cutaway'")
-
-
-def weights(s: Sizes) -> list[Rule]:
-    return []
+MODEL_TYPES, read, write, weights = unpublished("a recurrent language model")

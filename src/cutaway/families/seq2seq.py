@@ -7,13 +7,12 @@ zero instead of from the encoder's last state.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from cutaway.errors import ConfigError
 from cutaway.families.sizes import Checked
-from cutaway.layout import Rule
+from cutaway.families.unpublished import unpublished
 from cutaway.parts import (
     Block,
     Dropout,
@@ -70,16 +69,4 @@ def compose(
     return EncoderDecoder(Stack(table(), encoder), Stack(table(), [first, *rest]), head, start=s.start)
 
 
-MODEL_TYPES = ()  # no published format: saved and loaded as cutaway's own
-
-
-def read(config: Mapping[str, Any], names: Collection[str] = ()) -> Sizes:
-    raise ConfigError("recurrent encoder-decoders have no published configuration format; `cutaway.build` makes one")
-
-
-def write(s: Sizes) -> dict[str, Any]:
-    raise ConfigError("recurrent encoder-decoders have no Hugging Face format; save them with layout='cutaway'")
-
-
-def weights(s: Sizes) -> list[Rule]:
-    return []
+MODEL_TYPES, read, write, weights = unpublished("a recurrent encoder-decoder")

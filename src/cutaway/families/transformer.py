@@ -8,7 +8,6 @@ Models of the many tutorials that divide by the unbiased standard deviation plus
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import nn
 from cutaway.attention import Causal, Full
 from cutaway.errors import ConfigError
 from cutaway.families.sizes import Checked
-from cutaway.layout import Rule
+from cutaway.families.unpublished import unpublished
 from cutaway.parts import (
     Attention,
     Block,
@@ -112,16 +111,4 @@ def compose(
     return model
 
 
-MODEL_TYPES = ()  # no published format: saved and loaded as cutaway's own
-
-
-def read(config: Mapping[str, Any], names: Collection[str] | None = None) -> Sizes:
-    raise ConfigError("the 2017 Transformer has no published configuration format; `cutaway.build` makes one")
-
-
-def write(s: Sizes) -> dict[str, Any]:
-    raise ConfigError("the 2017 Transformer has no Hugging Face format; save it with `cutaway.save`")
-
-
-def weights(s: Sizes) -> list[Rule]:
-    return []
+MODEL_TYPES, read, write, weights = unpublished("the 2017 Transformer")

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from cutaway.attention.masks import is_causal
 from cutaway.lab.anatomy import looks
 from cutaway.parts import Attention, EncoderDecoder, FeedForward, Gated, Model
 
@@ -67,7 +66,7 @@ def _mixers(model: Model | EncoderDecoder) -> Iterator[nn.Module]:
 
 def _attention(a: Attention) -> str:
     size = a.mask.window
-    causal = is_causal(a.mask)
+    causal = a.mask.causal
     if size is None:
         said = FULL
     else:

@@ -2,7 +2,7 @@
 
 from cutaway.parts.adaptive import AdaptiveEmbedding, AdaptiveSoftmax, AdaptiveTokens
 from cutaway.parts.attention import Attention
-from cutaway.parts.axial import AxialPositions
+from cutaway.parts.axial import AxialPositions, GridPositions
 from cutaway.parts.block_sparse import BlockSparseAttention
 from cutaway.parts.clip import Clip
 from cutaway.parts.context import Context
@@ -11,7 +11,6 @@ from cutaway.parts.disentangled import Disentangled, RelativeTable
 from cutaway.parts.dropout import Dropout
 from cutaway.parts.embedding import Embedding, Segments
 from cutaway.parts.feedforward import ACTIVATIONS, FeedForward, Gated, activation
-from cutaway.parts.hashed import HashedNGrams
 from cutaway.parts.head import (
     DetectionHead,
     EmbeddingHead,
@@ -25,7 +24,6 @@ from cutaway.parts.head import (
 )
 from cutaway.parts.linear_attention import EluPlusOne, LinearAttention
 from cutaway.parts.local_global import LocalGlobalAttention
-from cutaway.parts.lora import Detour, LoRALinear
 from cutaway.parts.lowrank import Along, LowRankAttention
 from cutaway.parts.lsh import LSHAttention
 from cutaway.parts.mamba import Mamba
@@ -66,7 +64,6 @@ __all__ = [
     "Clip",
     "Context",
     "DetectionHead",
-    "Detour",
     "Disentangled",
     "Distances",
     "Dropout",
@@ -80,7 +77,7 @@ __all__ = [
     "First",
     "Gated",
     "GatedNorm",
-    "HashedNGrams",
+    "GridPositions",
     "LSHAttention",
     "LanguageHead",
     "Last",
@@ -88,7 +85,6 @@ __all__ = [
     "LayerPositions",
     "LearnedPositions",
     "LinearAttention",
-    "LoRALinear",
     "LocalGlobalAttention",
     "LowRankAttention",
     "MakeFeedForward",

@@ -17,6 +17,7 @@ from cutaway.attention.record import note
 from cutaway.axes import Float, Int
 from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
+from cutaway.parts.mixing import check_heads, split_heads
 from cutaway.parts.state import Memory
 
 
@@ -37,6 +38,7 @@ class Attention(nn.Module):
         width: model width D.
         heads, kv_heads: H and G; H is a multiple of G. `kv_heads=None` is one a query head.
         head_width: E; `None` is D / H.
+        value_width: the width of a head's values, where that is not E.
         mask: who may look at whom. Padding is always masked besides.
         bias, k_bias, out_bias: whether q, k, v and the output projection have one (None: as `bias`).
         q_steps, k_steps, v_steps: parts `(x (B, H, T, E), ctx) -> x` applied in order, e.g. `[RMSNorm(E), Rotary(E)]`.
@@ -68,19 +70,16 @@ class Attention(nn.Module):
         softcap: float | None = None,
         dropout: float = 0.0,
         cross: bool = False,
+        value_width: int | None = None,
     ) -> None:
         super().__init__()
-        kv_heads = heads if kv_heads is None else kv_heads
-        if heads < 1 or kv_heads < 1 or heads % kv_heads:
-            raise ConfigError(f"{heads} query heads cannot share {kv_heads} key/value heads: H is a multiple of G")
-        if head_width is None and width % heads:
-            raise ConfigError(f"width {width} does not divide into {heads} heads; give head_width")
-        head_width = head_width or width // heads
-        self.heads, self.kv_heads, self.head_width = heads, kv_heads, head_width
+        kv_heads, head_width = check_heads(width, heads, kv_heads, head_width)
+        self.heads, self.kv_heads = heads, kv_heads
+        self.head_width, self.value_width = head_width, value_width or head_width
         self.q = nn.Linear(width, heads * head_width, bias=bias)
         self.k = nn.Linear(width, kv_heads * head_width, bias=bias if k_bias is None else k_bias)
-        self.v = nn.Linear(width, kv_heads * head_width, bias=bias)
-        self.out = nn.Linear(heads * head_width, width, bias=bias if out_bias is None else out_bias)
+        self.v = nn.Linear(width, kv_heads * self.value_width, bias=bias)
+        self.out = nn.Linear(heads * self.value_width, width, bias=bias if out_bias is None else out_bias)
         self.q_steps, self.k_steps, self.v_steps = (nn.ModuleList(steps) for steps in (q_steps, k_steps, v_steps))
         self.score_bias = score_bias
         self.mask, self.cross, self.dropout, self.softcap = mask, cross, dropout, softcap
@@ -93,9 +92,9 @@ class Attention(nn.Module):
         """Who looks at whom in this call: always the same, but where lengths or marks decide (BigBird, Longformer)."""
         return self.mask
 
-    def mix(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b h t e"]:
+    def mix(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b h t o"]:
         """What each head makes of the values, before the output projection."""
-        q = self._heads(self.q(x))  # (B, H, Q, E)
+        q = split_heads(self.q(x), self.heads)  # (B, H, Q, E)
         for step in self.q_steps:
             q = step(q, ctx)
         k, v, k_pos, owner = self._memory(ctx) if self.cross else self._own(x, ctx)
@@ -119,7 +118,7 @@ class Attention(nn.Module):
         return attend(scores, v, self.dropout if self.training else 0.0)
 
     def _own(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor, object]:
-        k, v = self._heads(self.k(x)), self._heads(self.v(x))  # (B, G, T, E)
+        k, v = self._keys(x)
         for step in self.k_steps:
             k = step(k, ctx)
         for step in self.v_steps:
@@ -133,10 +132,11 @@ class Attention(nn.Module):
             raise ConfigError(f"{ctx.site} is cross-attention: it needs an encoder's output to look at")
         held = None if ctx.state is None else ctx.state.sites.get(ctx.site)
         if not isinstance(held, Memory):
-            held = Memory(self._heads(self.k(ctx.memory)), self._heads(self.v(ctx.memory)))  # (B, G, S, E)
+            held = Memory(*self._keys(ctx.memory))
             if ctx.state is not None:
                 ctx.state.sites[ctx.site] = held
         return held.k, held.v, ctx.memory_pos, "memory"
 
-    def _heads(self, x: Float[Tensor, "b t he"]) -> Float[Tensor, "b h t e"]:
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+    def _keys(self, x: Float[Tensor, "b t d"]) -> tuple[Float[Tensor, "b g t e"], Float[Tensor, "b g t o"]]:
+        """Keys and values of these tokens, by heads."""
+        return split_heads(self.k(x), self.kv_heads), split_heads(self.v(x), self.kv_heads)

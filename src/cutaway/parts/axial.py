@@ -1,4 +1,8 @@
-"""Axial positions: a table of N₁·N₂ positions as the sum of a grid's rows and columns, N₁ + N₂ vectors (Reformer)."""
+"""Positions in a grid: N₁·N₂·… of them said by N₁ + N₂ + … vectors, one for each coordinate.
+
+AxialPositions    x + [rows[pos div N₂], columns[pos mod N₂]]       side by side    Reformer
+GridPositions     x + Σᵢ tableᵢ[coordinateᵢ(pos)]                   added up        Sparse Transformer
+"""
 
 from __future__ import annotations
 
@@ -39,3 +43,26 @@ class AxialPositions(nn.Module):
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
         pos, count = ctx.pos.clamp(min=0), self.columns.shape[1]
         return x + torch.cat([self.rows[pos // count, 0], self.columns[0, pos % count]], -1)
+
+
+class GridPositions(nn.Module):
+    """x + Σᵢ tableᵢ[coordinateᵢ(pos)], the last coordinate counting fastest (Child et al. 2019, section 5.3).
+
+    A picture of 64 × 64 pixels of 3 colours, written byte by byte, has the grid (64, 64, 3); a text that is looked at
+    with a stride of 128 has rows of 128.
+
+    Args:
+        shape: how many of each coordinate there are; texts have at most as many tokens as the grid has places.
+    """
+
+    def __init__(self, shape: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.tables = nn.ParameterList(torch.empty(count, width) for count in shape)
+        for table in self.tables:
+            nn.init.normal_(table, std=0.02)
+
+    def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
+        rest = ctx.pos.clamp(min=0)
+        for table in reversed(self.tables):
+            x, rest = x + table[rest % len(table)], rest // len(table)
+        return x

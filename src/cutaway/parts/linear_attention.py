@@ -22,7 +22,7 @@ from cutaway.attention.record import listening
 from cutaway.axes import Bool, Float
 from cutaway.parts.context import Context
 from cutaway.parts.dropout import drop
-from cutaway.parts.mixing import check_heads, no_logits, reads_causally, wide
+from cutaway.parts.mixing import check_heads, no_logits, reads_causally, split_heads, wide
 
 CHUNK = 64  # tokens whose mutual pattern is computed at once
 SEGMENT = 1024  # tokens worked on at a time
@@ -106,7 +106,8 @@ class LinearAttention(nn.Module):
         self.q_steps, self.k_steps = nn.ModuleList(q_steps), nn.ModuleList(k_steps)
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
-        q, k, v = self._heads(self.q(x)), self._heads(self.k(x)), self._heads(self.v(x))  # (B, H, T, E)
+        q = split_heads(self.q(x), self.heads)  # (B, H, T, E)
+        k, v = (split_heads(project(x), self.kv_heads) for project in (self.k, self.v))
         for step in self.q_steps:
             q = step(q, ctx)
         for step in self.k_steps:
@@ -174,9 +175,6 @@ class LinearAttention(nn.Module):
             return pattern(self.features.queries(q), self.features.keys(k, real)[0], self.causal)
 
         trace.records.append(Implied(ctx.site, "self", shown, v, ctx.pos, ctx.pos))
-
-    def _heads(self, x: Float[Tensor, "b t he"]) -> Float[Tensor, "b h t e"]:
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
 
 class Sums(NamedTuple):

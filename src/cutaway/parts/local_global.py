@@ -15,6 +15,7 @@ from cutaway.axes import Bool, Float, Int
 from cutaway.errors import ConfigError
 from cutaway.parts.attention import Attention
 from cutaway.parts.context import Context
+from cutaway.parts.mixing import split_heads
 
 
 class LocalGlobalAttention(Attention):
@@ -66,7 +67,8 @@ class LocalGlobalAttention(Attention):
         columns, real = ctx.once(("marked columns", self.first), lambda: _columns(marks.expand(len(x), -1)))  # (B, g)
         chosen = x.gather(1, columns[..., None].expand(-1, -1, x.shape[2]))
         theirs = Context(torch.where(real, ctx.pos.expand(len(x), -1).gather(1, columns), -1), "any")
-        q, k, v = (self._heads(part) for part in (self.q_global(chosen), self.k_global(x), self.v_global(x)))
+        q = split_heads(self.q_global(chosen), self.heads)
+        k, v = (split_heads(project(x), self.kv_heads) for project in (self.k_global, self.v_global))
         for step in self.q_steps:
             q = step(q, theirs)
         for step in self.k_steps:

@@ -24,7 +24,7 @@ from cutaway.attention.record import listening
 from cutaway.axes import Float, Int
 from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
-from cutaway.parts.mixing import check_heads, no_logits, reads_causally
+from cutaway.parts.mixing import check_heads, no_logits, reads_causally, split_heads
 from cutaway.parts.position import check_length
 
 SHARING = ("none", "headwise", "key-value", "layerwise")
@@ -92,6 +92,7 @@ class LowRankAttention(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.heads = heads
         self.kv_heads, self.head_width = check_heads(width, heads, kv_heads, head_width)
         if reads_causally(mask):
             raise ConfigError("Linformer mixes the whole text before it looks: it cannot look at the past alone")
@@ -109,7 +110,8 @@ class LowRankAttention(nn.Module):
         self.scale = self.head_width**-0.5 if scale is None else scale
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
-        q, k, v = self._heads(self.q(x)), self._heads(self.k(x)), self._heads(self.v(x))  # (B, H, T, E)
+        q = split_heads(self.q(x), self.heads)  # (B, H, T, E)
+        k, v = (split_heads(project(x), self.kv_heads) for project in (self.k, self.v))
         for step in self.q_steps:
             q = step(q, ctx)
         for step in self.k_steps:
@@ -133,6 +135,3 @@ class LowRankAttention(nn.Module):
         trace.records.append(
             Implied(ctx.site, "self", lambda: weights(scores).to(back.dtype) @ back, values, ctx.pos, ctx.pos)
         )
-
-    def _heads(self, x: Float[Tensor, "b t he"]) -> Float[Tensor, "b h t e"]:
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)

@@ -26,7 +26,7 @@ from cutaway.attention.record import listening
 from cutaway.axes import Float, Int
 from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
-from cutaway.parts.mixing import check_heads, no_logits, reads_causally, wide
+from cutaway.parts.mixing import check_heads, no_logits, reads_causally, split_heads, wide
 from cutaway.parts.state import Cells
 
 FORBIDDEN, ITSELF = -1e9, -1e5  # the published logits: a token sees itself before it sees nothing
@@ -91,7 +91,7 @@ class LSHAttention(nn.Module):
         self.q_steps = nn.ModuleList(q_steps)
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
-        qk, v = self._heads(self.qk(x)), self._heads(self.v(x))  # (B, H, T, E)
+        qk, v = (split_heads(project(x), self.heads) for project in (self.qk, self.v))  # (B, H, T, E)
         for step in self.q_steps:
             qk = step(qk, ctx)
         qk, v = wide(qk), wide(v)
@@ -202,9 +202,6 @@ class LSHAttention(nn.Module):
             k_pos = torch.where(every < many[:, 0, 0], every, -1)
             trace.records.append(Implied(ctx.site, "self", pattern, v.detach().clone(), ctx.pos[:, i : i + 1], k_pos))
         return (shares @ _rows(v, seen)).sum(2)
-
-    def _heads(self, x: Float[Tensor, "b t he"]) -> Float[Tensor, "b h t e"]:
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
 
 class Places(NamedTuple):

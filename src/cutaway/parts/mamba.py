@@ -11,14 +11,13 @@ of a text, however long: N numbers a channel and the convolution's last K-1 toke
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cutaway.attention import Causal, Implied, Mask
-from cutaway.attention.masks import is_causal
 from cutaway.attention.record import listening
 from cutaway.axes import Float
 from cutaway.errors import ConfigError
@@ -50,8 +49,6 @@ class Mamba(nn.Module):
     """
 
     keeps_documents = False
-
-    reads: ClassVar = ("step",)  # its matrix, without calling it
 
     def __init__(
         self,
@@ -154,7 +151,7 @@ def reads_forward(mask: Mask) -> None:
     Raises:
         ConfigError: the mask lets tokens look ahead.
     """
-    if not is_causal(mask):
+    if not mask.causal:
         raise ConfigError("Mamba reads from left to right: it cannot stand where tokens look ahead, as in an encoder")
 
 

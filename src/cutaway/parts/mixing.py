@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.attention import Full, Mask
-from cutaway.attention.masks import is_causal
+from cutaway.axes import Float
 from cutaway.errors import ConfigError
 
 
@@ -15,15 +15,20 @@ def wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def split_heads(x: Float[Tensor, "b t he"], heads: int) -> Float[Tensor, "b h t e"]:
+    """What a projection gives for all heads, head by head."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
 def reads_causally(mask: Mask) -> bool:
     """Whether a mixer that can only look everywhere or back is to look back.
 
     Raises:
         ConfigError: the mask asks for something between.
     """
-    if not is_causal(mask) and not isinstance(mask, Full):
+    if not mask.causal and not isinstance(mask, Full):
         raise ConfigError(f"this mixer looks at all tokens or at the past; it cannot follow {mask!r}")
-    return is_causal(mask)
+    return mask.causal
 
 
 def check_heads(width: int, heads: int, kv_heads: int | None, head_width: int | None) -> tuple[int, int]:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.attention import Full, Mask
-from cutaway.attention.masks import is_causal
 from cutaway.axes import Bool, Float
 from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
@@ -129,7 +128,7 @@ class RecurrentMixer(nn.Module):
 
     def __init__(self, width: int, heads: int = 1, *, cell: str = "lstm", mask: Mask = Full(), **_: Any) -> None:
         super().__init__()
-        causal = is_causal(mask)
+        causal = mask.causal
         self.inner: nn.Module = Recurrence(width, cell=cell) if causal else BothWays(width, width, cell=cell)
         self.out = nn.Linear(width if causal else 2 * width, width, bias=False)
 

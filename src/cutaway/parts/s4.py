@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cutaway.attention import Causal, Implied, Mask
-from cutaway.attention.masks import is_causal
 from cutaway.attention.record import listening
 from cutaway.axes import Float
 from cutaway.errors import ConfigError
@@ -63,7 +62,7 @@ class S4(nn.Module):
         **attention: Any,
     ) -> None:
         super().__init__()
-        if not is_causal(mask):
+        if not mask.causal:
             raise ConfigError("S4 reads from left to right: it cannot stand where tokens look ahead, as in an encoder")
         if kind not in ("s4", "s4d"):
             raise ConfigError(f"no state space {kind!r}; there are s4 and s4d")

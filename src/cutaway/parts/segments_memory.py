@@ -41,7 +41,7 @@ class RecurrentAttention(Attention):
             both = torch.cat([held[:, 0, : -x.shape[1]], x], 1)
         else:  # a single token, in whatever place it is kept
             both = torch.where((k_pos == ctx.pos)[..., None], x, held[:, 0])
-        return self._heads(self.k(both)), self._heads(self.v(both)), k_pos, owner
+        return *self._keys(both), k_pos, owner
 
 
 class ZeroMemory(State):

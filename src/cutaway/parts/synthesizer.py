@@ -27,7 +27,7 @@ from cutaway.attention.record import note
 from cutaway.axes import Float, Int
 from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
-from cutaway.parts.mixing import check_heads
+from cutaway.parts.mixing import check_heads, split_heads
 from cutaway.parts.position import check_length
 
 KINDS = ("dense", "factorised-dense", "random", "factorised-random", "dot")
@@ -167,10 +167,10 @@ class Synthesizer(nn.Module):
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
         if ctx.pos.device.type == "cpu" and not torch.compiler.is_compiling():
             check_length(int(ctx.pos.max()) + 1, self.context)
-        v = self._heads(self.v(x))  # (B, H, T, E)
+        v = split_heads(self.v(x), self.heads)  # (B, H, T, E)
         k = v[..., :1]  # what a cache remembers of keys where there are none
         if self.k is not None:
-            k = self._heads(self.k(x))
+            k = split_heads(self.k(x), self.heads)
             for step in self.k_steps:
                 k = step(k, ctx)
         k_pos, owner = ctx.pos, "own"
@@ -206,7 +206,7 @@ class Synthesizer(nn.Module):
             if kind == "dot":
                 project = self.q
                 assert project is not None
-                q = self._heads(project(x))
+                q = split_heads(project(x), self.heads)
                 for step in self.q_steps:
                     q = step(q, ctx)
                 left, right = q * self.scale, k
@@ -222,9 +222,6 @@ class Synthesizer(nn.Module):
             nothing = x.new_zeros(len(x), self.heads, 1, 1)
             return nothing.expand(-1, -1, x.shape[1], -1), nothing.expand(-1, -1, k.shape[2], -1), bias
         return torch.cat(queries, -1), torch.cat(keys, -1), bias
-
-    def _heads(self, x: Float[Tensor, "b t he"]) -> Float[Tensor, "b h t e"]:
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
 
 def by_position(logits: Float[Tensor, "b h q n"], k_pos: Int[Tensor, "#b k"]) -> Float[Tensor, "b h q k"]:
