@@ -91,5 +91,6 @@ def _warn(message: Warning | str, *_: object) -> None:
 
 
 def _complain(message: str) -> int:
-    print(f"cutaway: error: {' '.join(message.split())}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # torchrun's, where it started several of us
+    print(f"cutaway: error{'' if rank == '0' else f' of process {rank}'}: {' '.join(message.split())}", file=sys.stderr)
     return 2

@@ -63,8 +63,11 @@ def train(
         raise CutawayError("where to? Give --out RUN, the folder of the run")
     from cutaway.training.runner import train as work
     from cutaway.training.watch.live import Live
+    from cutaway.training.world import is_main
 
     summary = work(chosen, out, watch=Live())
+    if not is_main():
+        sys.exit(143 if summary.stopped else 0)
     emit(dataclasses.asdict(summary)) if json else show_summary(summary)
     stopped(summary)
 

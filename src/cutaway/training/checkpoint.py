@@ -8,16 +8,19 @@ trainer.json         the step and what else the run knows of itself
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cutaway import api, families
 from cutaway.checkpoints import safetensors
 from cutaway.checkpoints.folder import whole_folder
 from cutaway.errors import CheckpointError, ConfigError
+from cutaway.training.world import World
 
 MODEL, TENSORS, FACTS = "model", "trainer.safetensors", "trainer.json"
 
@@ -66,3 +69,41 @@ def read(folder: Path) -> tuple[dict[str, Tensor], Position]:
         return {name: x.read() for name, x in safetensors.read(folder / TENSORS).items()}, Position(**facts)
     except (CheckpointError, OSError, TypeError) as error:
         raise CheckpointError(f"{error}; delete {folder} to go on from the checkpoint before it") from None
+
+
+def shared(folder: Path, world: World) -> tuple[Mapping[str, Tensor], Position]:
+    """What `read` gives, where only the main process can read the folder; the tensors are sent as they are asked for.
+
+    All processes must ask for the same ones in the same order.
+    """
+    if world.size == 1:
+        return read(folder)
+    held: dict[str, Tensor] = {}
+
+    def there() -> dict[str, Any]:
+        tensors, position = read(folder)
+        held.update(tensors)
+        shapes = {name: [str(x.dtype).removeprefix("torch."), list(x.shape)] for name, x in tensors.items()}
+        return {"tensors": shapes, "position": asdict(position)}
+
+    said = world.told(there)
+    return _Sent(held, said["tensors"], world), Position(**said["position"])
+
+
+class _Sent(Mapping[str, Tensor]):
+    """Tensors of the main process, which the others get when they ask."""
+
+    def __init__(self, held: dict[str, Tensor], shapes: dict[str, Any], world: World) -> None:
+        self.held, self.shapes, self.world = held, shapes, world
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, name: str) -> Tensor:
+        dtype, shape = self.shapes[name]
+        x = self.held[name] if self.world.main else torch.empty(shape, dtype=getattr(torch, dtype))
+        self.world.same([x])
+        return x

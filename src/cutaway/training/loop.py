@@ -6,7 +6,7 @@ exactly as if it had never stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -78,6 +78,7 @@ class Trainer:
         self.weights: dict[str, Tensor] = {name: p.data for name, p in named.items()}
         self.trained = [p for p in named.values() if p.requires_grad]
         self.optimizers = optimizers.build(recipe.optimizer, self.modules)
+        self.world.same([*self.weights.values(), *(b for _, b in self._buffers())])
         self.average = Average(self.weights, recipe.loop.ema)
         self.device = next(model.parameters()).device
         self.dtype: torch.dtype = getattr(torch, recipe.loop.dtype)
@@ -171,7 +172,7 @@ class Trainer:
         return found | {f"optimizer/{n}": x for n, x in optimizers.state(self.optimizers, self.names).items()}
 
     @torch.no_grad()
-    def load(self, saved: dict[str, Tensor]) -> None:
+    def load(self, saved: Mapping[str, Tensor]) -> None:
         """Puts back what `tensors` gave."""
         held = {
             **{f"weights/{n}": w for n, w in self.weights.items()},

@@ -72,6 +72,23 @@ class Run:
             replace(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
+class Elsewhere(Run):
+    """A run whose folder is another process's: nothing is written, and what there is was told."""
+
+    def __init__(self, folder: Path, recipe: Recipe, steps: list[int]) -> None:
+        self.folder, self.recipe, self._steps = folder, recipe, steps
+        self._checkpoints = folder / CHECKPOINTS
+
+    def steps(self) -> list[int]:
+        return self._steps
+
+    def written(self, step: int, *, best: bool, keep: int) -> None: ...
+
+    def log(self, entry: dict[str, Any]) -> None: ...
+
+    def forget_after(self, step: int) -> None: ...
+
+
 def entries(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; the last may have been cut off."""
     found = []

@@ -6,21 +6,21 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cutaway.training import checkpoint, run
+from cutaway.training import checkpoint, run, toml
 from cutaway.training.checkpoint import Position
 from cutaway.training.errors import TrainingError
 from cutaway.training.recipe import Recipe
 from cutaway.training.saver import Saver
 from cutaway.training.setup import Prepared, prepare
 from cutaway.training.watch import Several, Start, Watch, asked, curves
-from cutaway.training.world import World
+from cutaway.training.world import World, joined
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,28 @@ def train(recipe: Recipe | None, folder: str | Path, *, watch: Watch | None = No
         CheckpointError: a checkpoint that cannot be read, or not be written (the one before stays).
     """
     folder = Path(folder)
+    with joined() as world, torch.random.fork_rng(), _signals(world) as stop:
+        recipe = toml.loads(world.told(lambda: toml.dump(_asked_for(recipe, folder))))
+        prepared = prepare(recipe, world)
+        with _opened(folder, recipe, world) as opened:
+            watches = Several(*([watch] if watch else []), asked(recipe.watch)) if world.main else Watch()
+            return _Going(prepared, opened, watches, stop).to_the_end()
+
+
+def _asked_for(recipe: Recipe | None, folder: Path) -> Recipe:
     recipe = recipe or run.recipe_of(folder)
     if recipe is None:
         raise TrainingError(f"there is no run in {folder} to go on with: give a recipe")
-    world = World()
-    with torch.random.fork_rng(), _signals() as stop:
-        prepared = prepare(recipe, world)
-        with run.opened(folder, recipe) as opened:
-            watches = Several(*([watch] if watch else []), asked(recipe.watch))
-            return _Going(prepared, opened, watches, stop).to_the_end()
+    return recipe
+
+
+@contextmanager
+def _opened(folder: Path, recipe: Recipe, world: World) -> Iterator[run.Run]:
+    """The folder is the main process's; to the others it is as if they wrote into it."""
+    with ExitStack() as held:
+        mine: list[run.Run] = []
+        steps = world.told(lambda: mine.append(held.enter_context(run.opened(folder, recipe))) or mine[0].steps())
+        yield mine[0] if world.main else run.Elsewhere(folder, recipe, steps)
 
 
 class _Going:
@@ -74,8 +87,9 @@ class _Going:
         self.valid: float | None = None
         self.loss: float | None = None
         self.position = Position(data=prepared.fingerprint)
+        self.world = self.trainer.world
         if done := opened.steps():
-            tensors, self.position = checkpoint.read(opened.path(done[-1]))
+            tensors, self.position = checkpoint.shared(opened.path(done[-1]), self.world)
             if self.position.data != prepared.fingerprint:
                 raise TrainingError(f"the data of the run in {opened.folder} has changed since it began; restore it")
             self.trainer.load(tensors)
@@ -85,27 +99,40 @@ class _Going:
         self.saver = Saver(opened, self.trainer, prepared.tokenizer, watch.saved)
         self.trainer.ready()
         self._began = self._saved = time.monotonic()
+        self._saved_step = self.position.step
+        self._late = False  # whether a checkpoint is due by the clock
 
     def to_the_end(self) -> Summary:
         at = self.position.step
         self.watch.began(Start(self.run.folder, self.trainer, self.prepared.tokenizer, self.steps, at))
         try:
-            while not self._over() and not self.stop:
+            while not self._over() and not self._stopped():
                 self._step(self.position.step + 1)
             self.saver.wait()
-            if self.stop and self.position.step not in (0, *self.run.steps()):
+            if self.stop and self.position.step != self._saved_step:
                 self._save(best=False)
         finally:
             try:
                 self.saver.wait()
             finally:
                 self.watch.ended()
-        if self.recipe.watch.curves:
+        if self.recipe.watch.curves and self.world.main:
             curves.draw(run.entries(self.run.folder / run.LOG), self.run.folder / "curves.png")
         return self._summary()
 
     def _over(self) -> bool:
         return self.position.step >= self.steps or self._early()
+
+    def _stopped(self) -> bool:
+        """Whether any process was asked to stop. The main one's clock counts for all."""
+        late = self.recipe.save.minutes is not None and time.monotonic() - self._saved > 60 * self.recipe.save.minutes
+        stop, late = self.world.sum(
+            torch.tensor([bool(self.stop), late and self.world.main], dtype=torch.int32)
+        ).tolist()
+        self._late = bool(late)
+        if stop and not self.stop:
+            self.stop.append("SIGTERM")
+        return bool(stop)
 
     def _early(self) -> bool:
         patience, best = self.recipe.loop.patience, self.position.best_step
@@ -129,9 +156,8 @@ class _Going:
             self._save(best=False)
 
     def _due(self, number: int) -> bool:
-        save = self.recipe.save
-        by_clock = save.minutes is not None and time.monotonic() - self._saved > 60 * save.minutes
-        return by_clock or (save.every is not None and number % save.every == 0)
+        every = self.recipe.save.every
+        return self._late or (every is not None and number % every == 0)
 
     def _evaluate(self, number: int) -> bool:
         """Whether it is the best so far."""
@@ -152,6 +178,7 @@ class _Going:
         now = time.monotonic()
         self.position = replace(self.position, seconds=self.position.seconds + now - self._began)
         self._began = self._saved = now
+        self._saved_step = self.position.step
         self.saver.save(self.position, best=best)
 
     def _summary(self) -> Summary:
@@ -173,12 +200,15 @@ class _Going:
 
 
 @contextmanager
-def _signals() -> Iterator[list[str]]:
-    """SIGTERM and the first Ctrl-C ask the run to stop after its step: their names appear in the list."""
+def _signals(world: World) -> Iterator[list[str]]:
+    """SIGTERM and the first Ctrl-C ask the run to stop after its step: their names appear in the list.
+
+    torchrun passes a Ctrl-C on to processes that have it from the terminal already: there the second is no other.
+    """
     asked: list[str] = []
 
     def ask(number: int, _: object) -> None:
-        if asked and number == signal.SIGINT:
+        if asked and number == signal.SIGINT and world.size == 1:
             raise KeyboardInterrupt
         asked.append(signal.Signals(number).name)
 

@@ -26,7 +26,8 @@ class Saver:
     done: Callable[[int], None]  # is told of each step whose checkpoint is there
 
     def __post_init__(self) -> None:
-        self._shadow = copy.deepcopy(self.trainer.model).cpu()  # what the thread reads, whatever the model has become
+        # what the thread reads, whatever the model has become
+        self._shadow = copy.deepcopy(self.trainer.model).cpu() if self.trainer.world.main else None
         self._thread: Thread | None = None
         self._error: BaseException | None = None
 
@@ -37,6 +38,8 @@ class Saver:
             CheckpointError: the one before could not be written.
         """
         self.wait()
+        if self._shadow is None:
+            return
         tensors = {name: x.detach().to("cpu", copy=True) for name, x in self.trainer.tensors().items()}
         kind = "average" if self.trainer.average.values else "weights"
         with torch.no_grad():

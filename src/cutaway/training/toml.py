@@ -25,11 +25,16 @@ def load(path: Path, base: Recipe | None = None) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"the recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
-        return read(tomllib.loads(text), base)
+        return loads(text, base)
     except tomllib.TOMLDecodeError as error:
         raise TrainingError(f"{path} is no TOML: {error}") from None
     except TrainingError as error:
         raise TrainingError(f"{path}: {error}") from None
+
+
+def loads(text: str, base: Recipe | None = None) -> Recipe:
+    """The recipe that this TOML says."""
+    return read(tomllib.loads(text), base)
 
 
 def settings(given: Mapping[str, str], base: Recipe) -> Recipe:

@@ -24,7 +24,7 @@ class Live(Watch):
         if start.done:
             self._say(f"going on after step {start.done:,}")
         a_token = work(start.trainer)
-        self.share = a_token and a_token / fastest(start.trainer)  # of the machine, a token a second
+        self.share = a_token and a_token / (fastest(start.trainer) * start.trainer.world.size)  # of all machines
         columns = [
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
