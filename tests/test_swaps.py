@@ -6,7 +6,7 @@ import torch
 import cutaway
 from cutaway import families, swaps
 from cutaway.errors import ConfigError
-from cutaway.parts import ALiBi, EncoderDecoder, RMSNorm, Rotary, State
+from cutaway.parts import ALiBi, EncoderDecoder, LearnedPositions, RMSNorm, Rotary, State, T5Bias
 
 TINY = {"vocab": 50, "width": 32, "layers": 2, "heads": 4}
 IDS = torch.randint(0, 50, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -101,6 +101,8 @@ def test_what_cannot_be():
         ({"mixer": []}, "at least one"),
         ({"mixer": "linformer"}, "cannot stand in a decoder"),
         ({"mixer": "mamba", "position": "rotary"}, "no queries and keys"),
+        ({"mixer": "synthesizer", "position": "rotary"}, "no queries and keys"),
+        ({"mixer": ["gru", "s4"], "position": "t5"}, "no scores"),
         ({"mixer": ["lsh", "linear"], "position": "alibi"}, "no scores"),
         ({"mixer": "window:0"}, "how many"),
         ({"mixer": "attention:3"}, "takes no number"),
@@ -109,6 +111,28 @@ def test_what_cannot_be():
     ]:
         with pytest.raises(ConfigError, match=said):
             cutaway.build("gpt2", **TINY, **wrong)
+
+
+PLACED = {"learned": LearnedPositions, "rotary": Rotary, "alibi": ALiBi, "t5": T5Bias}
+NOWHERE = {  # whose mixers have nothing that such positions could turn or add to
+    **dict.fromkeys(("mamba", "mamba2", "s4", "recurrent"), ("rotary", "alibi", "t5")),
+    **dict.fromkeys(("reformer", "linear_transformer", "performer", "linformer"), ("alibi", "t5")),
+    "synthesizer": ("rotary",),
+}
+
+
+@pytest.mark.parametrize("position", PLACED)
+@pytest.mark.parametrize("family", [name for name in families.FAMILIES if name != "seq2seq"])
+def test_positions_are_placed_or_refused(family, position):
+    """None is left out in silence."""
+    preset = next(iter(families.get(family).PRESETS))
+    chosen = {"position": position, "device": "meta", "layers": 2}
+    if position in NOWHERE.get(family, ()):
+        with pytest.raises(ConfigError, match="choose another position"):
+            cutaway.build(preset, **chosen)
+    else:
+        model = cutaway.build(preset, **chosen)
+        assert any(isinstance(module, PLACED[position]) for module in model.modules())
 
 
 def test_what_reads_from_left_to_right_cannot_stand_in_an_encoder():

@@ -23,15 +23,12 @@ class Mixer:
         make: `(width, heads, number, given, context)`; `context` is the most tokens, for those that must know it.
         what: in a few words.
         number: what the number in "name:number" means, or None where it takes none.
-        turns, biased: whether it has queries and keys to turn, and scores to add to.
         both_ways, causal: whether it can look at all tokens, as encoders do, and only back, as decoders must.
     """
 
     make: Callable[[int, int, int | None, Given, int], nn.Module]
     what: str
     number: str | None = None
-    turns: bool = False
-    biased: bool = False
     both_ways: bool = True
     causal: bool = True
 
@@ -124,18 +121,16 @@ def _without(given: Given, *names: str) -> dict[str, Any]:
 
 _REMEMBERS = "numbers a channel remembers"
 MIXERS: dict[str, Mixer] = {
-    "attention": Mixer(_attention, "the family's own attention", turns=True, biased=True),
-    "window": Mixer(_window, "attention to the nearest tokens", "how many", turns=True, biased=True),
-    "strided": Mixer(_strided, "the nearest tokens, and each N-th", "N", turns=True, biased=True, both_ways=False),
-    "block-sparse": Mixer(
-        _block_sparse, "neighbouring, first, last and random blocks", "tokens a block", turns=True, causal=False
-    ),
-    "linear": Mixer(_linear, "attention without softmax, by elu + 1", turns=True),
-    "performer": Mixer(_performer, "softmax by random features", "how many features", turns=True),
-    "linformer": Mixer(_linformer, "keys and values of low rank", "the rank", turns=True, causal=False),
-    "lsh": Mixer(_lsh, "attention within hashed buckets", "rounds of hashing", turns=True),
-    "synthesizer": Mixer(partial(_synthesizer, kinds=("dense",)), "patterns made from each token alone", biased=True),
-    "random-synthesizer": Mixer(partial(_synthesizer, kinds=("random",)), "a learned pattern", biased=True),
+    "attention": Mixer(_attention, "the family's own attention"),
+    "window": Mixer(_window, "attention to the nearest tokens", "how many"),
+    "strided": Mixer(_strided, "the nearest tokens, and each N-th", "N", both_ways=False),
+    "block-sparse": Mixer(_block_sparse, "neighbouring, first, last and random blocks", "tokens a block", causal=False),
+    "linear": Mixer(_linear, "attention without softmax, by elu + 1"),
+    "performer": Mixer(_performer, "softmax by random features", "how many features"),
+    "linformer": Mixer(_linformer, "keys and values of low rank", "the rank", causal=False),
+    "lsh": Mixer(_lsh, "attention within hashed buckets", "rounds of hashing"),
+    "synthesizer": Mixer(partial(_synthesizer, kinds=("dense",)), "patterns made from each token alone"),
+    "random-synthesizer": Mixer(partial(_synthesizer, kinds=("random",)), "a learned pattern"),
     "mamba": Mixer(_mamba, "a selective scan", _REMEMBERS, both_ways=False),
     "mamba2": Mixer(_mamba2, "a selective scan in blocks", _REMEMBERS, both_ways=False),
     "s4": Mixer(partial(_state_space, kind="s4"), "a structured state space", _REMEMBERS, both_ways=False),

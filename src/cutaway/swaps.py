@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -34,6 +35,10 @@ POSITIONS: dict[str, Callable[[Any, bool], Positions]] = {
     "rotary": lambda s, causal: Positions(steps=[parts.Rotary(_head_width(s), getattr(s, "rotary_base", 10_000.0))]),
     "alibi": lambda s, causal: Positions(bias=parts.ALiBi(s.heads)),
     "t5": lambda s, causal: Positions(bias=parts.T5Bias(s.heads, not causal)),
+}
+IN_ATTENTION = {  # what a mixer without it says
+    "rotary": "no queries and keys that {} positions could turn",
+    **dict.fromkeys(("alibi", "t5"), "no scores that {} could add to"),
 }
 FEEDFORWARDS: dict[str, Callable[[Any], nn.Module]] = {
     **{act: lambda s, act=act: FeedForward(s.width, s.hidden, act) for act in ("relu", "gelu", "gelu_tanh", "silu")},
@@ -62,19 +67,29 @@ def read(swaps: Mapping[str, str | Sequence[str]], sizes: Any) -> dict[str, Call
         made["norm"] = lambda: norm(sizes)
     if "position" in swaps:
         position = _named("position", swaps["position"], POSITIONS)
-        made["position"] = lambda causal: position(sizes, causal)
+        made["position"] = _Placed(str(swaps["position"]), position, sizes)
     if "feedforward" in swaps:
         if not hasattr(sizes, "hidden"):
             raise ConfigError("this family has no feed-forward network of its own to put another in place of")
         feedforward = _named("feedforward", swaps["feedforward"], FEEDFORWARDS)
         made["feedforward"] = lambda: feedforward(sizes)
-    mixers: list[Any] = ["attention"]
     if "mixer" in swaps:
         given = swaps["mixer"]
-        mixers = list(given) if isinstance(given, (list, tuple)) else [given]
-        made["mixer"] = _InTurn(mixers, _context(sizes))
-    _check_position(swaps.get("position"), mixers)
+        made["mixer"] = _InTurn(list(given) if isinstance(given, (list, tuple)) else [given], _context(sizes))
     return made
+
+
+def compose(family: ModuleType, swaps: Mapping[str, str | Sequence[str]], sizes: Any) -> nn.Module:
+    """The family's model with these parts in the place of its own.
+
+    Raises:
+        ConfigError: as `read` does, or positions that the model has no place for.
+    """
+    made = read(swaps, sizes)
+    model = family.compose(sizes, **made)
+    if isinstance(placed := made.get("position"), _Placed):
+        placed.check(model)
+    return model
 
 
 def mixer(*names: str, context: int = DEFAULT_CONTEXT) -> Callable[..., nn.Module]:
@@ -86,6 +101,30 @@ def mixer(*names: str, context: int = DEFAULT_CONTEXT) -> Callable[..., nn.Modul
         ConfigError: an unknown name, or a number it has no use for.
     """
     return _InTurn(names, context)
+
+
+class _Placed:
+    """Makes positions, and remembers them: a mixer without queries, keys or scores leaves out what is for these."""
+
+    def __init__(self, name: str, make: Callable[[Any, bool], Positions], sizes: Any) -> None:
+        self.name, self.make, self.sizes = name, make, sizes
+        self.parts: list[nn.Module] = []
+
+    def __call__(self, causal: bool) -> Positions:
+        if self.name in IN_ATTENTION and not hasattr(self.sizes, "heads"):
+            raise self._nowhere()
+        place = self.make(self.sizes, causal)
+        self.parts += [*place.embedding, *place.steps, *([] if place.bias is None else [place.bias])]
+        return place
+
+    def check(self, model: nn.Module) -> None:
+        there = set(model.modules())
+        if any(part not in there for part in self.parts):
+            raise self._nowhere()
+
+    def _nowhere(self) -> ConfigError:
+        what = IN_ATTENTION.get(self.name, "no embeddings that {} positions could add to").format(self.name)
+        return ConfigError(f"its mixer has {what}; choose another position or mixer")
 
 
 class _InTurn:
@@ -118,15 +157,6 @@ def _mixer(given: Any) -> tuple[str, Mixer, int | None]:
         takes = f"a number ({mixer.number})" if mixer.number else "no number"
         raise ConfigError(f"the mixer {name!r} takes {takes}, not {number!r}")
     return name, mixer, int(number)
-
-
-def _check_position(position: Any, mixers: Sequence[Any]) -> None:
-    chosen = [_mixer(name) for name in mixers]
-    names = ", ".join(dict.fromkeys(name for name, *_ in chosen))
-    if position == "rotary" and not any(mixer.turns for _, mixer, _ in chosen):
-        raise ConfigError(f"{names} has no queries and keys that rotary positions could turn; choose another position")
-    if position in ("alibi", "t5") and not any(mixer.biased for _, mixer, _ in chosen):
-        raise ConfigError(f"{names} has no scores that {position} could add to; choose another position")
 
 
 def _named(kind: str, name: Any, known: Mapping[str, Any]) -> Any:

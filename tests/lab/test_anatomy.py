@@ -43,6 +43,7 @@ def test_what_is_particular_to_later_decoders():
     assert gemma["head"].endswith("capped softly at 30")
     assert "last 4,096 tokens in blocks 0, 2, 4, …; causal in blocks 1, 3, 5, …" in gemma["attention sees"]
     assert mpt["attention turns values"] == "Clip (limit 6)"
+    assert "plus ALiBi (" in mpt["attention scores"]
     assert "origin last" in mpt["attention scores"]
 
 

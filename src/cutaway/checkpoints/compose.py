@@ -51,7 +51,7 @@ def compose(
     """The family's model, parts swapped, on a device; `ConfigError` naming `what` where the sizes fit no model."""
     try:
         with device, _Unfilled() if device.type == "meta" else nullcontext():
-            return families.get(family).compose(sizes, **swaps.read(swapped or {}, sizes))
+            return swaps.compose(families.get(family), swapped or {}, sizes)
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from error
     except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError, ZeroDivisionError, KeyError) as error:

@@ -110,7 +110,7 @@ def describe(part: nn.Module, leaving_out: tuple[str, ...] = ()) -> str:
     if special is not None:
         return special(part)
     settings = ", ".join(_settings(part, leaving_out))
-    name = _spaced(type(part).__name__)
+    name = "ALiBi" if isinstance(part, parts.ALiBi) else _spaced(type(part).__name__)
     return f"{name} ({settings})" if settings else name
 
 
@@ -226,6 +226,7 @@ _SPECIAL: dict[type, Callable[[Any], str]] = {
     parts.NGrams: lambda part: f"convolution over {part.conv.kernel_size[0]} neighbours",
     parts.RelativeScores: _relative,
     parts.LearnedPositions: lambda part: f"{part.count:,} learned positions",
+    parts.Narrow: lambda part: f"{describe(part.norm)}, back from float32",
     parts.SinusoidalPositions: lambda part: "sinusoidal positions",
     parts.Segments: lambda part: f"{part.weight.shape[0]} segments",
 }

@@ -162,7 +162,9 @@ class Synthesizer(nn.Module):
         self.k = nn.Linear(width, heads * self.head_width, bias=bias) if "dot" in kinds else None
         self.v = nn.Linear(width, heads * self.head_width, bias=bias)
         self.out = nn.Linear(heads * self.head_width, width, bias=bias if out_bias is None else out_bias)
-        self.q_steps, self.k_steps, self.score_bias = nn.ModuleList(q_steps), nn.ModuleList(k_steps), score_bias
+        turned = "dot" in kinds
+        self.q_steps, self.k_steps = (nn.ModuleList(steps if turned else ()) for steps in (q_steps, k_steps))
+        self.score_bias = score_bias
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t d"]:
         if ctx.pos.device.type == "cpu" and not torch.compiler.is_compiling():
