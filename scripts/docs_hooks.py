@@ -96,4 +96,5 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 PLAIN = {"norm": swaps.NORMS, "position": swaps.POSITIONS, "feedforward": swaps.FEEDFORWARDS}
+PLAIN["embedding"] = swaps.EMBEDDINGS
 MARKERS = {"families": family_pages.index, "commands": _commands, "parts": _parts, "swaps": _swaps}

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,19 +15,21 @@ import torch
 from torch import nn
 
 from cutaway import families
-from cutaway.checkpoints import main_dtype, materialise, open_source
+from cutaway.checkpoints import adapters, main_dtype, materialise, open_source
 from cutaway.checkpoints import native as native_folder
 from cutaway.checkpoints.compose import another_head, compose, compose_meta
 from cutaway.checkpoints.folder import check_target
 from cutaway.checkpoints.save import save_huggingface
+from cutaway.checkpoints.save_adapter import save_adapter
 from cutaway.checkpoints.target import check_device, check_dtype
 from cutaway.errors import CheckpointError, ConfigError
 from cutaway.families.sizes import derived
+from cutaway.parts import lora
 
 if TYPE_CHECKING:
     from cutaway.text import Tokenizer
 
-Layout = Literal["huggingface", "cutaway"]
+Layout = Literal["huggingface", "cutaway", "peft"]
 
 
 @dataclass
@@ -72,15 +75,18 @@ def load(
     *,
     head: str | None = None,
     labels: int | Sequence[str] | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Loaded:
     """A published or saved model, ready to run.
 
     Args:
-        source: a folder, a `.gguf` file, `smollm2`, `minilm`, or `owner/name[@revision]` on the hub.
+        source: a folder, a `.gguf` file, `smollm2`, `minilm`, or `owner/name[@revision]` on the hub; the folder of a training
+            run, or of a LoRA adapter.
         dtype: of the parameters; the checkpoint's own by default (float32 where it is quantised).
         device: "cpu" by default.
         head: another head than the checkpoint's ("sequence", "token", "none", …); what it lacks starts afresh.
         labels: how many classes a new head tells apart, or their names: a head whose classes have others starts afresh.
+        adapter: a LoRA adapter in PEFT's layout that is put beside the matrices (`cutaway.parts.lora` says more).
 
     Raises:
         SourceError: the source leads nowhere.
@@ -89,28 +95,26 @@ def load(
     """
     device = check_device(device)
     wanted = None if dtype is None else check_dtype(dtype)
-    checkpoint = open_source(source)
+    checkpoint = open_source(source, adapter)
     sizes, rules = checkpoint.sizes, checkpoint.rules
     if head is not None or labels is not None:
         sizes, rules = another_head(checkpoint, head, labels)
     model = compose_meta(checkpoint, sizes)
     wanted = wanted or main_dtype(checkpoint.tensors.values())
-    materialise(model, rules, checkpoint.tensors, wanted, device, checkpoint.source)
+    with warnings.catch_warnings():
+        if checkpoint.adapter is not None:  # which has the head
+            warnings.filterwarnings("ignore", "not in the checkpoint, so starting afresh")
+        materialise(model, rules, checkpoint.tensors, wanted, device, checkpoint.source)
     tokenizer = checkpoint.tokenizer()
     name = os.fspath(source)
     if labels is None:
         names = checkpoint.label_names if sizes == checkpoint.sizes else ()
     else:
         names = () if isinstance(labels, int) else tuple(labels)
-    return Loaded(
-        _identified(model, checkpoint.family, sizes, checkpoint.swaps, names),
-        tokenizer,
-        checkpoint.family,
-        sizes,
-        name,
-        checkpoint.generation,
-        names,
-    )
+    _identified(model, checkpoint.family, sizes, checkpoint.swaps, names, checkpoint.source)
+    if checkpoint.adapter is not None:
+        adapters.load(model, checkpoint.adapter)
+    return Loaded(model, tokenizer, checkpoint.family, sizes, name, checkpoint.generation, names)
 
 
 def build(
@@ -123,6 +127,7 @@ def build(
     position: str | None = None,
     feedforward: str | None = None,
     mixer: str | Sequence[str] | None = None,
+    embedding: str | None = None,
     **sizes: Any,
 ) -> Any:
     """A model of published sizes with fresh weights: `build("gpt2")`, `build("llama", vocab=1000, width=64, …)`.
@@ -134,6 +139,7 @@ def build(
         seed: makes the weights repeatable; the global random state is left alone.
         norm, position, feedforward, mixer: the name of a part to put in place of the family's own; several mixers
             alternate over the blocks, and "window:256" gives one its number. `cutaway.swaps` holds the names.
+        embedding: what is added to the embeddings: "ngrams:5", of up to five tokens together.
         sizes: sizes that differ from the preset's. What follows from them and is not given follows: with another
             width or number of heads `head_width` is width / heads; `hidden` stays in proportion to width, and
             `kv_heads` to heads.
@@ -143,6 +149,7 @@ def build(
         ConfigError: no such size or part, or sizes or parts that do not go together.
     """
     swapped = {"norm": norm, "position": position, "feedforward": feedforward, "mixer": mixer}
+    swapped["embedding"] = embedding
     swapped = {kind: name for kind, name in swapped.items() if name is not None}
     where = torch.device("meta") if str(device) == "meta" else check_device(device)
     kind = torch.float32 if dtype is None else check_dtype(dtype)
@@ -177,7 +184,7 @@ def save(
     Args:
         model: what `load` returned, or a model made by `load` or `build`.
         layout: "huggingface", which `transformers` reads too, is the default where the family is published in it;
-            "cutaway" keeps every family and all its sizes.
+            "cutaway" keeps every family and all its sizes; "peft" keeps the LoRA adapter in use alone.
         tokenizer: saved beside it; that of `load` by default.
         overwrite: replace a checkpoint that is there. A folder that holds anything else is never touched.
 
@@ -192,13 +199,19 @@ def save(
     if any(parameter.is_meta for parameter in net.parameters()):
         raise CheckpointError("a model on the meta device has no weights to save")
     swaps: dict[str, Any] = getattr(net, "swaps", {})
+    beside: dict[str, Any] = {"label_names": getattr(net, "label_names", ()), "overwrite": overwrite}
+    beside["tokenizer"] = tokenizer if tokenizer is not None else getattr(model, "tokenizer", None)
+    if layout == "peft":
+        return save_adapter(net, folder, getattr(net, "source", None), **beside)
+    if lora.names(net):
+        raise ConfigError(
+            f"this model has adapters ({', '.join(lora.names(net))}): layout='peft' keeps the one in use alone, and "
+            "cutaway.parts.lora.merge(model) makes it part of the weights"
+        )
     layout = layout or ("huggingface" if families.get(family).MODEL_TYPES and not swaps else "cutaway")
     if layout not in ("huggingface", "cutaway"):
-        raise ConfigError(f"no layout {layout!r}; there are huggingface and cutaway")
-    tokenizer = tokenizer if tokenizer is not None else getattr(model, "tokenizer", None)
-    generation = getattr(model, "generation", None)
-    names: tuple[str, ...] = getattr(net, "label_names", ())
-    beside = {"tokenizer": tokenizer, "generation": generation, "label_names": names, "overwrite": overwrite}
+        raise ConfigError(f"no layout {layout!r}; there are huggingface, cutaway and peft")
+    beside["generation"] = getattr(model, "generation", None)
     if layout == "cutaway":
         return native_folder.save(net, family, sizes, folder, swaps=swaps, **beside)
     if swaps:
@@ -212,18 +225,30 @@ def convert(
     *,
     layout: Layout | None = None,
     dtype: torch.dtype | str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """`load` and `save` in one: any source to a folder that `transformers` loads. Raises what they raise."""
+    """`load` and `save` in one: any source to a folder that `transformers` loads. Raises what they raise.
+
+    An adapter becomes part of the weights.
+    """
     check_target(folder, overwrite)  # before the work of loading
-    return save(load(source, dtype), folder, layout=layout, overwrite=overwrite)
+    loaded = load(source, dtype, adapter=adapter)
+    lora.merge(loaded.model)
+    return save(loaded, folder, layout=layout, overwrite=overwrite)
 
 
 def _identified(
-    model: nn.Module, family: str, sizes: Any, swaps: dict[str, Any], label_names: tuple[str, ...] = ()
+    model: nn.Module,
+    family: str,
+    sizes: Any,
+    swaps: dict[str, Any],
+    label_names: tuple[str, ...] = (),
+    source: str | None = None,
 ) -> nn.Module:
     """The model knows what it is, so that it can be saved."""
     model.family, model.sizes, model.swaps, model.label_names = family, sizes, swaps, label_names  # type: ignore[assignment]
+    model.source = source  # type: ignore[assignment]
     return model.eval()
 
 

@@ -13,6 +13,6 @@
 Positions are absolute, start at 0, and are -1 on padding.
 """
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
-__all__ = ["Bool", "Float", "Int"]
+__all__ = ["Bool", "Float", "Int", "Num"]

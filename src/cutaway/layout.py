@@ -68,19 +68,17 @@ def expand(rules: Iterable[Rule], parameters: Iterable[str], names: Collection[s
     """
     rules, parameters = list(rules), list(parameters)
     concrete = [c for rule in rules for c in _concrete(rule, parameters)]
-    available = (
-        {name for c in concrete if c.written for name in _alternatives(c.theirs)[:1]} if names is None else names
-    )
+    available = {name for c in concrete if c.written for name in alternatives(c.theirs)[:1]} if names is None else names
     entries: dict[str, Entry] = {}
     optional: set[str] = set()
     for rule in concrete:
         ours = _tuple(rule.ours)
         optional.update(ours if rule.optional else ())
-        for theirs in _alternatives(rule.theirs):
+        for theirs in alternatives(rule.theirs):
             if theirs in available and (names is not None or rule.written):
                 entries.setdefault(theirs, Entry(theirs, ours, rule.op))
     filled = {name for entry in entries.values() for name in entry.ours}
-    expected = {name: _alternatives(c.theirs)[0] for c in reversed(concrete) for name in _tuple(c.ours)}
+    expected = {name: alternatives(c.theirs)[0] for c in reversed(concrete) for name in _tuple(c.ours)}
     unfilled = [name for name in parameters if name not in filled and name not in optional]
     if unfilled:
         missing = dict.fromkeys(expected.get(name, f"anything for {name}") for name in unfilled)
@@ -124,12 +122,12 @@ def _pattern(template: str, suffix: str = "") -> re.Pattern[str]:
     return re.compile("".join(pieces) + suffix)
 
 
-def _alternatives(template: str) -> list[str]:
+def alternatives(template: str) -> list[str]:
     """Every name that a template with `(a|b)` stands for, the one we write first."""
     if not (match := re.search(r"\(([^()]*)\)", template)):
         return [template]
     head, tail = template[: match.start()], template[match.end() :]
-    return [name for choice in match[1].split("|") for name in _alternatives(head + choice + tail)]
+    return [name for choice in match[1].split("|") for name in alternatives(head + choice + tail)]
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

@@ -18,6 +18,11 @@ class Op:
     def write(self, ours: Sequence[Tensor]) -> Tensor:
         return ours[0]
 
+    @property
+    def outputs(self) -> "Op | None":
+        """The same for matrices of the same outputs, always in front, and other inputs; None: the outputs lie in no axis."""
+        return self
+
     def theirs_shape(self, shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
         """Their tensor's shape, given the shapes of our parameters."""
         return tuple(self.write([torch.empty(tuple(shape), device="meta") for shape in shapes]).shape)
@@ -25,6 +30,10 @@ class Op:
 
 class _Transpose(Op):
     whole = False
+
+    @property
+    def outputs(self) -> Op:
+        return same
 
     def read(self, theirs: Tensor) -> list[Tensor]:
         return [_turn(theirs)]
@@ -42,6 +51,10 @@ class _Row(Op):
 
     whole = False
 
+    @property
+    def outputs(self) -> None:
+        return None
+
     def read(self, theirs: Tensor) -> list[Tensor]:
         return [theirs[0]]
 
@@ -56,6 +69,10 @@ class split(Op):
     parts: int | tuple[int, ...]
     axis: int = 0
     whole = False
+
+    @property
+    def outputs(self) -> Op | None:
+        return self if self.axis == 0 else None
 
     def read(self, theirs: Tensor) -> list[Tensor]:
         if isinstance(self.parts, int):
@@ -72,6 +89,10 @@ class split_transposed(Op):
 
     parts: int | tuple[int, ...]
     whole = False
+
+    @property
+    def outputs(self) -> Op:
+        return split(self.parts)
 
     def read(self, theirs: Tensor) -> list[Tensor]:
         return split(self.parts).read(_turn(theirs))
@@ -116,6 +137,10 @@ class by_head(Op):
     heads: int
     out: bool = False
     whole = False
+
+    @property
+    def outputs(self) -> None:
+        return None
 
     def read(self, theirs: Tensor) -> list[Tensor]:
         return [theirs.flatten(1) if self.out else theirs.flatten(1).t()]

@@ -19,7 +19,7 @@ from cutaway.errors import ConfigError
 from cutaway.mixers import MIXERS, Mixer
 from cutaway.parts import FeedForward, Gated, Positions
 
-KINDS = ("norm", "position", "feedforward", "mixer")
+KINDS = ("norm", "position", "feedforward", "mixer", "embedding")
 DEFAULT_CONTEXT = 512  # learned positions where a family has no longest context of its own
 
 
@@ -41,19 +41,23 @@ IN_ATTENTION = {  # what a mixer without it says
     **dict.fromkeys(("alibi", "t5"), "no scores that {} could add to"),
 }
 FEEDFORWARDS: dict[str, Callable[[Any], nn.Module]] = {
-    **{act: lambda s, act=act: FeedForward(s.width, s.hidden, act) for act in ("relu", "gelu", "gelu_tanh", "silu")},
+    **{
+        act: lambda s, act=act: FeedForward(s.width, s.hidden, act)
+        for act in ("relu", "relu2", "gelu", "gelu_tanh", "silu")
+    },
     "swiglu": lambda s: Gated(s.width, s.hidden, "silu"),
     "geglu": lambda s: Gated(s.width, s.hidden, "gelu"),
     "reglu": lambda s: Gated(s.width, s.hidden, "relu"),
 }
+EMBEDDINGS: dict[str, str] = {"ngrams": "the last tokens together, hashed; ngrams:5 looks at five"}
 
 
 def read(swaps: Mapping[str, str | Sequence[str]], sizes: Any) -> dict[str, Callable[..., Any]]:
     """The keyword arguments of `compose` that put these parts into a model of `sizes`.
 
     Args:
-        swaps: by kind ("norm", "position", "feedforward", "mixer") the name of a part; of mixers there may be several,
-            which the blocks take in turn. "window:256" gives a mixer its number.
+        swaps: by kind ("norm", "position", "feedforward", "mixer"; `embed` reads "embedding") the name of a part; of
+            mixers there may be several, which the blocks take in turn. "window:256" gives a mixer its number.
 
     Raises:
         ConfigError: an unknown name, or parts that cannot go together.
@@ -89,6 +93,8 @@ def compose(family: ModuleType, swaps: Mapping[str, str | Sequence[str]], sizes:
     model = family.compose(sizes, **made)
     if isinstance(placed := made.get("position"), _Placed):
         placed.check(model)
+    if "embedding" in swaps:
+        embed(model, swaps["embedding"])
     return model
 
 
@@ -125,6 +131,31 @@ class _Placed:
     def _nowhere(self) -> ConfigError:
         what = IN_ATTENTION.get(self.name, "no embeddings that {} positions could add to").format(self.name)
         return ConfigError(f"its mixer has {what}; choose another position or mixer")
+
+
+def embed(model: nn.Module, name: str) -> None:
+    """Puts a part behind the look-up of the token embeddings of a model: "ngrams" or "ngrams:N", for decoders.
+
+    Raises:
+        ConfigError: an unknown name, or a model it cannot go into.
+    """
+    kind, _, number = name.partition(":") if isinstance(name, str) else (name, "", "")
+    _named("embedding", kind, EMBEDDINGS)
+    if number and (not number.isdecimal() or not 2 <= int(number) <= 16):
+        raise ConfigError(
+            f"embedding {kind!r} takes how many tokens at most are looked up together, 2 to 16, not {number!r}"
+        )
+    embedding = getattr(getattr(model, "stack", None), "embedding", None)
+    if not isinstance(embedding, parts.Embedding) or not getattr(model, "causal", False):
+        raise ConfigError(
+            f"{kind} look back along a text: they go into a decoder with a table of its tokens, and nowhere else"
+        )
+    table = embedding.tokens
+    made = parts.HashedNGrams(table.num_embeddings, table.embedding_dim, int(number or 5))
+    parts.initialise(made)
+    for weight in made.tables.parameters():
+        nn.init.normal_(weight)
+    embedding.steps.insert(0, made)
 
 
 class _InTurn:

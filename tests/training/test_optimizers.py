@@ -12,10 +12,10 @@ from cutaway.training.optimizers.muon import Muon, orthogonal
 SHAPES = [(8, 8), (8, 24), (24, 8), (1, 5)]
 
 
-def polynomial(x):
+def polynomial(x, rounds=5):
     """The definition: the polynomial of the singular values."""
     u, s, v = torch.linalg.svd(x / x.norm(dim=(-2, -1), keepdim=True), full_matrices=False)
-    for _ in range(5):
+    for _ in range(rounds):
         s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
     return u @ torch.diag_embed(s) @ v
 
@@ -24,6 +24,7 @@ def test_orthogonal_is_the_polynomial_of_the_singular_values():
     for shape in SHAPES:
         x = torch.randn(3, *shape, dtype=torch.float64)
         assert torch.allclose(orthogonal(x), polynomial(x), atol=1e-10)
+        assert torch.allclose(orthogonal(x, 3), polynomial(x, 3), atol=1e-10)
         assert torch.allclose(orthogonal(x.float()), polynomial(x).float(), atol=2e-4)
 
 
@@ -60,13 +61,26 @@ def test_muon_steps_as_torchs_does():
             assert (p - q).norm() < 6 / 256 * 1.5 * (p - start).norm()
 
 
-def decays(name):
+def decays(name, **more):
     model = cutaway.build("gpt2", width=16, layers=1, heads=2, vocab=11, context=8, seed=0, tied=False)
     names = {p: n for n, p in model.named_parameters()}
-    made = optimizers.build(recipe.Optimizer(name=name), {"model": model})
+    made = optimizers.build(recipe.Optimizer(name=name, **more), {"model": model})
     found = {names[p]: (type(o).__name__, g["weight_decay"]) for o in made for g in o.param_groups for p in g["params"]}
     assert found.keys() == set(names.values())
     return found
+
+
+def test_tables_have_a_rate_and_a_decay_of_their_own_where_asked_for():
+    tables = {n: decay for n, (_, decay) in decays("muon", table_decay=0.3).items() if "tokens" in n or "position" in n}
+    assert "stack.embedding.tokens.weight" in tables
+    assert tables["stack.embedding.tokens.weight"] == 0.3
+    model = cutaway.build("llama", vocab=9, width=8, layers=1, heads=2, kv_heads=2, hidden=8, embedding="ngrams:3")
+    made = optimizers.build(recipe.Optimizer(name="muon", rate=0.1, table_rate=0.7, rounds=3), {"model": model})
+    rates = {p: g["rate"] for o in made for g in o.param_groups for p in g["params"]}
+    assert {n for n, p in model.named_parameters() if rates[p] == 0.7} == {
+        n for n, _ in model.named_parameters() if n.startswith("stack.embedding.tokens") or "tables" in n
+    }
+    assert made[0].rounds == 3
 
 
 def test_norms_biases_and_embeddings_do_not_decay():

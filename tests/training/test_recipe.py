@@ -2,6 +2,7 @@
 
 import tomllib
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,10 +23,11 @@ sections = st.fixed_dictionaries(
         "loop": st.fixed_dictionaries({}, optional={"steps": st.integers(1, 10**9)}),
     },
 )
-MODEL = ("preset", "source", "norm", "position", "feedforward", "mixer", "sizes")
+MODEL = ("preset", "source", "norm", "position", "feedforward", "mixer", "embedding", "sizes")
 
 
 @given(sections)
+@hypothesis.settings(deadline=None)  # a busy machine
 def test_a_recipe_survives_toml(given):
     made = recipe.read(given)
     assert recipe.read(tomllib.loads(toml.dump(made))) == made

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutaway.checkpoints.stored import Stored
@@ -25,6 +26,7 @@ class Checkpoint:
         swaps: the parts, by name, that stand in the place of the family's own.
         generation: the published generation settings (end-of-text ids and the like).
         label_names: what its classes are called, where it has such and names them.
+        adapter: the folder of an adapter that goes beside the model.
     """
 
     source: str
@@ -36,3 +38,4 @@ class Checkpoint:
     generation: dict[str, Any] = field(default_factory=dict)
     swaps: dict[str, Any] = field(default_factory=dict)
     label_names: tuple[str, ...] = ()
+    adapter: Path | None = None

@@ -17,7 +17,7 @@ REPLACEABLE = [
     *hub.DESCRIPTION, *hub.SAFETENSORS, *hub.PICKLED, "README.md", ".gitattributes",
     "config_sentence_transformers.json", "2_Normalize/config.json",
 ]  # fmt: skip
-IDENTITY = ("config.json", "cutaway.json")  # one of them makes a folder a checkpoint
+IDENTITY = ("config.json", "cutaway.json", "adapter_config.json")  # one of them makes a folder a checkpoint
 SUBFOLDERS = {name.rpartition("/")[0] for name in REPLACEABLE}
 
 

@@ -12,6 +12,7 @@ DESCRIPTION = [
     "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model",
     "spiece.model", "sentencepiece.bpe.model", "chat_template.json", "chat_template.jinja", "modules.json",
     "sentence_bert_config.json", "1_Pooling/config.json",
+    "adapter_config.json", "adapter_model.safetensors",
 ]  # fmt: skip
 SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
 PICKLED = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
@@ -29,7 +30,7 @@ def fetch(source: str) -> Path:
     if match is None:
         raise SourceError(f"{source!r} is no hub id of the form owner/name or owner/name@revision")
     folder = _snapshot(match["repo"], match["revision"], DESCRIPTION + SAFETENSORS)
-    if not any((folder / name).exists() for name in SAFETENSORS[:2]):
+    if not any((folder / name).exists() for name in (*SAFETENSORS[:2], "adapter_model.safetensors")):
         folder = _snapshot(match["repo"], match["revision"], DESCRIPTION + PICKLED)
     return folder
 

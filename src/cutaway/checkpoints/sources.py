@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cutaway import families
-from cutaway.checkpoints import gguf, hub, huggingface, native
+from cutaway.checkpoints import adapters, gguf, hub, huggingface, native
 from cutaway.checkpoints.checkpoint import Checkpoint
 from cutaway.errors import SourceError
 
@@ -31,11 +31,12 @@ PACKAGES = {
 _KINDS = "a source is a folder, a .gguf file, smollm2, minilm, or owner/name on the hub"
 
 
-def open_source(source: str | os.PathLike[str]) -> Checkpoint:
-    """Opens whatever `source` names, without reading a tensor.
+def open_source(source: str | os.PathLike[str], adapter: str | os.PathLike[str] | None = None) -> Checkpoint:
+    """Opens whatever `source` names, without reading a tensor; with an `adapter` beside it where one is named.
 
     - a folder in the Hugging Face layout, or one that cutaway saved; a `.gguf` file
     - the folder of a training run: its best checkpoint, else its last
+    - the folder of an adapter: the model that it names as its base, with the adapter
     - `smollm2` or `minilm`, the models that two Python packages ship
     - `owner/name` or `owner/name@revision` on the Hugging Face hub
 
@@ -43,6 +44,25 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
         SourceError: it leads nowhere; the message says what would.
         CheckpointError, ConfigError: it leads to something that cannot be read.
     """
+    path, name = _place(source)
+    if adapter is not None and adapters.is_adapter(path):
+        raise SourceError(f"{name} is an adapter itself; name its base, or leave out {os.fspath(adapter)}")
+    if adapter is not None:
+        return adapters.on_base(adapters.open_adapter(_place(adapter)[0]), _open_path(path, name))
+    if not adapters.is_adapter(path):
+        return _open_path(path, name)
+    found = adapters.open_adapter(path)
+    try:
+        base, of = _place(found.base)
+    except SourceError as error:
+        raise SourceError(f"the base of the adapter {path}: {error}. Name it, with {path} as --adapter") from error
+    if adapters.is_adapter(base):
+        raise SourceError(f"the base of the adapter {path} is an adapter itself, {base}; merge that one first")
+    return adapters.on_base(found, _open_path(base, of))
+
+
+def _place(source: str | os.PathLike[str]) -> tuple[Path, str]:
+    """Where the files of a source are, fetched if need be, and how it was called."""
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     if not isinstance(name, str):
         raise SourceError(f"no checkpoint at {source!r}: {_KINDS}")
@@ -52,16 +72,15 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
     except (OSError, ValueError):  # a name no file system takes
         there = False
     if there:
-        return _open_path(path, name)
+        return of_run(path), name
     if name.lower() in PACKAGES:
-        return _open_path(locate(name), name)
+        return locate(name), name
     looks_local = isinstance(source, os.PathLike) or name.startswith((".", "/", "~")) or path.suffix == ".gguf"
     if not looks_local and hub.HUB_ID.fullmatch(name):
         try:
-            folder = hub.fetch(name)
+            return hub.fetch(name), name
         except SourceError as error:
             raise SourceError(f"{error}. Nor is there a folder {name} here") from error
-        return _open_path(folder, name)
     raise SourceError(f"no checkpoint at {name!r}: {_hint(name)}")
 
 
@@ -78,7 +97,6 @@ def _hint(name: str) -> str:
 
 def _open_path(path: Path, name: str) -> Checkpoint:
     if path.is_dir():
-        path = of_run(path)
         folder = native if (path / native.CARD).is_file() else huggingface
         return folder.open_folder(path, name)
     if path.suffix == ".gguf":

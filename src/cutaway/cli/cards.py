@@ -65,6 +65,7 @@ def card(
     norm: Swap = None,
     feedforward: Swap = None,
     mixer: Swap = None,
+    embedding: Swap = None,
     json: Json = False,
 ) -> None:
     """What a model is: its parts, its sizes, and the memory and work it takes. Loads no weights.
@@ -82,13 +83,15 @@ def card(
         batch: Sequences at once, for the KV cache.
         position: Other positions than the preset's own: none, learned, sinusoidal, rotary, alibi, t5.
         norm: Another norm: layer, rms, std.
-        feedforward: Another feed-forward network: relu, gelu, gelu_tanh, silu, swiglu, geglu, reglu.
+        feedforward: Another feed-forward network: relu, relu2, gelu, gelu_tanh, silu, swiglu, geglu, reglu.
         mixer: Another mixer of tokens, or several to take turns: attention,window:256. A wrong name lists all.
+        embedding: What is added to the embeddings: ngrams:5, of up to five tokens together.
     """
     from cutaway.lab import card as cards
     from cutaway.lab.anatomy import differences
 
     chosen = {"position": position, "norm": norm, "feedforward": feedforward, "mixer": mixer and mixer.split(",")}
+    chosen["embedding"] = embedding
     swaps = {kind: name for kind, name in chosen.items() if name}
     found = cards.of(model, context=context, batch=batch, swaps=swaps)
     if diff is None:

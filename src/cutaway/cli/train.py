@@ -46,7 +46,7 @@ def train(
         cutaway generate runs/tiny "ROMEO:"
 
     With --json: {"folder", "step", "steps", "loss", "valid", "best", "best_step", "tokens", "seconds", "parameters",
-    "stopped", "early"}.
+    "stopped", "goal", "early"}.
 
     Args:
         show: Print the whole recipe as TOML, with an explanation of each key, and train nothing.
@@ -86,7 +86,7 @@ def show_summary(summary: Summary, then: str = "cutaway generate {} TEXT") -> No
     if summary.loss is not None:
         rows.append(("loss of the last step", f"{summary.loss:.4f}"))
     if summary.best is not None:
-        rows.append(("best validation loss", f"{summary.best:.4f} after step {summary.best_step:,}"))
+        rows.append((f"best validation {summary.goal}", f"{summary.best:.4f} after step {summary.best_step:,}"))
     rows += [("tokens read", f"{summary.tokens:,}"), ("seconds", f"{summary.seconds:.1f}")]
     table("", "", rows=rows)
     console().print(f"\n{summary.folder} is a source now: {then.format(summary.folder)}", soft_wrap=True)

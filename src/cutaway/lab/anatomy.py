@@ -226,6 +226,7 @@ _SPECIAL: dict[type, Callable[[Any], str]] = {
     parts.NGrams: lambda part: f"convolution over {part.conv.kernel_size[0]} neighbours",
     parts.RelativeScores: _relative,
     parts.LearnedPositions: lambda part: f"{part.count:,} learned positions",
+    parts.HashedNGrams: lambda part: f"up to {len(part.tables) + 1} tokens together, hashed into {part.buckets:,} rows",
     parts.Narrow: lambda part: f"{describe(part.norm)}, back from float32",
     parts.SinusoidalPositions: lambda part: "sinusoidal positions",
     parts.Segments: lambda part: f"{part.weight.shape[0]} segments",

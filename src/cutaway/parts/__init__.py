@@ -11,6 +11,7 @@ from cutaway.parts.disentangled import Disentangled, RelativeTable
 from cutaway.parts.dropout import Dropout
 from cutaway.parts.embedding import Embedding, Segments
 from cutaway.parts.feedforward import ACTIVATIONS, FeedForward, Gated, activation
+from cutaway.parts.hashed import HashedNGrams
 from cutaway.parts.head import (
     DetectionHead,
     EmbeddingHead,
@@ -24,6 +25,7 @@ from cutaway.parts.head import (
 )
 from cutaway.parts.linear_attention import EluPlusOne, LinearAttention
 from cutaway.parts.local_global import LocalGlobalAttention
+from cutaway.parts.lora import Detour, LoRALinear
 from cutaway.parts.lowrank import Along, LowRankAttention
 from cutaway.parts.lsh import LSHAttention
 from cutaway.parts.mamba import Mamba
@@ -64,6 +66,7 @@ __all__ = [
     "Clip",
     "Context",
     "DetectionHead",
+    "Detour",
     "Disentangled",
     "Distances",
     "Dropout",
@@ -78,6 +81,7 @@ __all__ = [
     "Gated",
     "GatedNorm",
     "GridPositions",
+    "HashedNGrams",
     "LSHAttention",
     "LanguageHead",
     "Last",
@@ -85,6 +89,7 @@ __all__ = [
     "LayerPositions",
     "LearnedPositions",
     "LinearAttention",
+    "LoRALinear",
     "LocalGlobalAttention",
     "LowRankAttention",
     "MakeFeedForward",

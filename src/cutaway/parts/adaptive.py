@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,8 @@ class AdaptiveTokens(nn.Module):
         div: by how much each cluster's vectors are narrower than those before. 1 keeps all in one table, with one
             matrix where W is not D.
     """
+
+    reads: ClassVar = ("projects",)  # its matrix, without calling it
 
     def __init__(self, vocab: int, width: int, table_width: int, cutoffs: Sequence[int], div: int) -> None:
         super().__init__()
@@ -86,6 +89,8 @@ class AdaptiveSoftmax(LanguageHead):
         tied: whether they are the same tables.
         shared_projects: whether the matrices are too, but the first, which the head always has for itself.
     """
+
+    reads: ClassVar = ("projects",)  # its matrix, without calling it
 
     def __init__(self, tokens: AdaptiveTokens, width: int, *, tied: bool, shared_projects: bool) -> None:
         nn.Module.__init__(self)

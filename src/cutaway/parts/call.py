@@ -49,7 +49,7 @@ def context(
         check_length(int(pos.max()) + 1, max_positions)
     # given positions need not grow from left to right, which the fast causal path relies on
     packing = packing if positions is None else "any"
-    return Context(pos, packing, state, fresh, documents=documents, segments=segments)
+    return Context(pos, packing, state, fresh, documents=documents, ids=ids, segments=segments)
 
 
 def check(numbers: Tensor, below: int, name: str, ids: Tensor | None = None) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cutaway.axes import Bool, Float, Int
+from cutaway.axes import Bool, Float, Int, Num
 from cutaway.parts.context import Context
 
 
@@ -43,7 +43,7 @@ class Rows:
     def real(self) -> Bool[Tensor, "#b t"]:
         return self.pos >= 0
 
-    def compact(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def compact(self, x: Num[Tensor, "b t d"]) -> Num[Tensor, "b t d"]:
         return x if self.there is None else _moved(x, self.there)
 
     def restore(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
@@ -65,8 +65,8 @@ class Rows:
 
 
 def last(
-    before: Float[Tensor, "b k d"], x: Float[Tensor, "b t d"], real: Bool[Tensor, "#b t"] | None
-) -> Float[Tensor, "b k d"]:
+    before: Num[Tensor, "b k d"], x: Num[Tensor, "b t d"], real: Bool[Tensor, "#b t"] | None
+) -> Num[Tensor, "b k d"]:
     """Each row's last K real tokens, of the K before these and these (compact)."""
     count = before.shape[1]
     both = torch.cat([before, x[:, -count:] if real is None and count else x], 1)

@@ -35,6 +35,7 @@ class Context:
     memory_pos: Int[Tensor, "#b s"] | None = None
     memory_packing: Packing = "none"
     documents: Int[Tensor, "#b q"] | None = None  # which text each token is of, where several share a row
+    ids: Int[Tensor, "b q"] | None = None  # the tokens themselves, for what is looked up of several together
     segments: Int[Tensor, "#b q"] | None = None  # sentence A or B (BERT)
     global_mask: Bool[Tensor, "#b q"] | None = None  # tokens that all look at, and that look at all (Longformer)
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # shared by one forward

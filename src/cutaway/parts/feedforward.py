@@ -26,6 +26,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": F.silu,
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # Hendrycks and Gimpel 2016's shorter form of gelu
     "tanh": torch.tanh,
+    "relu2": lambda x: F.relu(x).square(),  # So et al. 2021 (Primer), section 4.1
 }
 # the names published configurations use for the same functions
 TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,8 @@ class LanguageHead(nn.Module):
 
     `softcap` is c in c·tanh(logits / c), which keeps them between -c and c (Gemma 2, section 2).
     """
+
+    reads: ClassVar = ("tokens",)  # its matrix, without calling it
 
     def __init__(
         self,

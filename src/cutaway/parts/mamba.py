@@ -11,7 +11,7 @@ of a text, however long: N numbers a channel and the convolution's last K-1 toke
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,8 @@ class Mamba(nn.Module):
     """
 
     keeps_documents = False
+
+    reads: ClassVar = ("step",)  # its matrix, without calling it
 
     def __init__(
         self,

@@ -229,6 +229,7 @@ class EncoderDecoder(nn.Module):
             state,
             own.fresh,
             site="decoder",
+            ids=own.ids,
             memory=memory,
             memory_pos=count(memory.shape[1], source_padding, memory.device),
             memory_packing=where_padding(source_padding),

@@ -20,7 +20,7 @@ where tokens stand side by side; by `gather` otherwise. Memory is O(B·H·Q·K),
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,8 @@ class RelativeScores(nn.Module):
         segments: whether it matters which tokens are of one segment. What is remembered counts as of segment 0.
         memory: how many tokens before this call's are looked at; None: all that are remembered.
     """
+
+    reads: ClassVar = ("r",)  # its matrix, without calling it
 
     def __init__(
         self,

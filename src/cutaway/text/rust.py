@@ -125,7 +125,11 @@ class RustEngine:
         return json.dumps(document, ensure_ascii=False)
 
     def config(self, prefix: list[int], suffix: list[int]) -> dict[str, Any]:
-        return {}
+        two = self._rust.encode(
+            "a", "a", add_special_tokens=True
+        )  # whether the second of two texts is told from the first
+        names = ["input_ids", "token_type_ids", "attention_mask"]
+        return {"model_input_names": names} if 1 in two.type_ids else {}
 
     def files(self) -> dict[str, bytes]:
         return {}

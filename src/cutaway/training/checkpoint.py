@@ -30,7 +30,7 @@ class Position:
     """Where a run is."""
 
     step: int = 0
-    best: float | None = None  # the lowest validation loss
+    best: float | None = None  # the lowest validation loss, or the highest score of a task
     best_step: int | None = None
     tokens: int = 0  # read so far
     seconds: float = 0.0  # spent so far

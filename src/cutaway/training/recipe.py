@@ -46,6 +46,7 @@ class Model:
     position: str | None = key(None, "other positions")
     feedforward: str | None = key(None, "another feed-forward network")
     mixer: tuple[str, ...] = key((), "other mixers of tokens, in turn")
+    embedding: str | None = key(None, "what is added to the embeddings: ngrams:5, of up to five tokens together")
     sizes: dict[str, Any] = field(default_factory=dict, metadata={"about": "sizes that differ from the preset's"})
 
 
@@ -71,10 +72,13 @@ class Optimizer:
     name: Literal["adamw", "muon", "adafactor"] = key("adamw", "adamw; muon (matrices; adamw for the rest); adafactor")
     rate: float = key(3e-4, "the highest learning rate", 0)
     matrix_rate: float | None = key(None, "of the matrices that Muon turns; rate if not given", 0)
-    decay: float = key(0.1, "weight decay of matrices; norms, biases and embeddings have none", 0)
+    table_rate: float | None = key(None, "of embeddings; rate if not given", 0)
+    decay: float = key(0.1, "weight decay of matrices; norms and biases have none", 0)
+    table_decay: float = key(0.0, "weight decay of embeddings", 0)
     betas: tuple[float, float] = key((0.9, 0.95), "AdamW's two means", 0, 1)
     eps: float = key(1e-8, "AdamW's epsilon", 0)
     momentum: float = key(0.95, "Muon's", 0, 1)
+    rounds: int = key(5, "of Newton-Schulz in Muon", 1)
     layer_decay: float = key(1.0, "each layer's rate, as a part of that of the layer above it", 0, 1)
     clip: float | None = key(1.0, "the largest norm of the gradient", 0)
 

@@ -38,6 +38,7 @@ class Summary:
     seconds: float
     parameters: int
     stopped: str | None
+    goal: str  # what `best` is: the lowest "loss", or the highest score of that name
     early: bool  # no better evaluation for as long as the recipe's patience
 
 
@@ -169,9 +170,11 @@ class _Going:
         self.watch.evaluated(number, self.valid)
         if scores:
             self.watch.noticed(number, "   ".join(f"{name} {score:.4f}" for name, score in scores.items()))
-        better = self.position.best is None or self.valid < self.position.best
+        goal = self.prepared.goal
+        value, sign = (scores[goal], 1) if goal else (self.valid, -1)
+        better = self.position.best is None or sign * value > sign * self.position.best
         if better:
-            self.position = replace(self.position, best=self.valid, best_step=number)
+            self.position = replace(self.position, best=value, best_step=number)
         return better
 
     def _save(self, *, best: bool) -> None:
@@ -195,6 +198,7 @@ class _Going:
             seconds=round(at.seconds, 3),
             parameters=sum(p.numel() for p in self.trainer.model.parameters()),
             stopped=self.stop[0] if self.stop and not self._over() else None,
+            goal=self.prepared.goal or "loss",
             early=self._early() and at.step < self.steps,
         )
 

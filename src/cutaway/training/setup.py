@@ -33,6 +33,7 @@ class Prepared:
     tokenizer: Tokenizer
     fingerprint: str  # of all data
     scores: Callable[[], dict[str, float]] | None = None  # of the validation data, where a task has such
+    goal: str | None = None  # which of them says how good the model is; its loss does if None
 
 
 def prepare(recipe: Recipe, world: World | None = None) -> Prepared:
@@ -78,7 +79,7 @@ def _tuned(recipe: Recipe, world: World) -> Prepared:
     accumulate = max(1, -(-(recipe.loop.batch or 1) // made.tokens))
     chosen = in_steps(recipe, len(made.train), accumulate)
     trainer = Trainer(made.model, made.objective, made.train, chosen, accumulate=accumulate, world=world)
-    return Prepared(trainer, made.valid, made.tokenizer, made.fingerprint, made.scorer(trainer))
+    return Prepared(trainer, made.valid, made.tokenizer, made.fingerprint, made.scorer(trainer), made.goal)
 
 
 def _examples(recipe: Recipe, path: tuple[str, ...]) -> Examples:
@@ -120,7 +121,7 @@ def _model(recipe: Recipe, tokenizer: Tokenizer) -> Any:
     known = {f.name: getattr(of, f.name) for f in dataclasses.fields(of) if hasattr(of, f.name)}
     likely = SimpleNamespace(**{**known, **chosen.sizes})
     sizes = objectives.sizes_for(recipe.objective.name, family, likely, tokenizer, recipe.data.length)
-    swaps: dict[str, Any] = {kind: getattr(chosen, kind) for kind in ("norm", "position", "feedforward")}
+    swaps: dict[str, Any] = {kind: getattr(chosen, kind) for kind in ("norm", "position", "feedforward", "embedding")}
     mixer = list(chosen.mixer) or None
     return api.build(
         preset, device=device, seed=fold(recipe.loop.seed), mixer=mixer, **swaps, **{**sizes, **chosen.sizes}

@@ -17,14 +17,14 @@ from cutaway.training.tuning import evaluate, finetune, predict, recipe_for
 @pytest.fixture(scope="module")
 def finished(encoder, reviews, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "reviews"
-    tuned(encoder, "classification", reviews, folder)
+    tuned(encoder, "classification", reviews, folder, data__valid=reviews)  # so that the best is so on all of them
     return folder
 
 
 def test_it_learns_what_tells_the_classes_apart(finished, reviews):
     scores = [e for e in run.entries(finished / run.LOG) if "valid" in e]
     assert len(scores) == 8  # one an epoch
-    assert scores[-1]["accuracy"] == 1.0
+    assert scores[0]["accuracy"] < max(e["accuracy"] for e in scores) == 1.0
     assert evaluate(finished, data=str(reviews), rows=7) == {"accuracy": 1.0, "f1": 1.0, "examples": 120}
     answers = predict(finished, [f"the film was {word}" for word in GOOD + BAD])
     assert [answer["label"] for answer in answers] == ["good"] * 4 + ["bad"] * 4

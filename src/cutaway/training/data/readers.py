@@ -117,7 +117,10 @@ def json_rows(path: Path) -> Iterator[Row]:
 
 
 def json_list(path: Path) -> Iterator[Row]:
-    """The objects of a file that is one JSON list, counted from 1. Read as a whole: long ones are better JSONL."""
+    """The objects of a file that is one JSON list, or an object whose "data" is one (SQuAD); counted from 1.
+
+    Read as a whole: long ones are better JSONL.
+    """
     with opened(path) as file:
         try:
             rows = json.load(file)
@@ -128,6 +131,7 @@ def json_list(path: Path) -> Iterator[Row]:
             raise DataError(
                 f"{path}{line}: broken JSON ({_reason(problem)}); JSON line by line is kind 'jsonl'"
             ) from None
+    rows = rows.get("data") if isinstance(rows, dict) else rows
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(
             f"{path} must be one JSON list of objects with named columns; JSON line by line is kind 'jsonl'"

@@ -15,15 +15,17 @@ from cutaway.training.optimizers.muon import Muon
 
 def build(settings: recipe.Optimizer, modules: Mapping[str, nn.Module]) -> list[torch.optim.Optimizer]:
     """Optimizers for the trainable parameters of some modules. Each group's "rate" is its highest learning rate."""
-    matrices, plain = _divided(modules.values())
+    matrices, plain, tables = _divided(modules.values())
     if settings.name == "muon":
         turned, matrices = _hidden(modules.values(), matrices)
         rate = settings.rate if settings.matrix_rate is None else settings.matrix_rate
         turned_groups = by_layer([_group(turned, rate, settings.decay)], modules, settings.layer_decay)
-        muon = Muon(turned_groups, momentum=settings.momentum) if turned else None
+        muon = Muon(turned_groups, momentum=settings.momentum, rounds=settings.rounds) if turned else None
     else:
         muon = None
     groups = [_group(matrices, settings.rate, settings.decay), _group(plain, settings.rate, 0.0)]
+    table_rate = settings.rate if settings.table_rate is None else settings.table_rate
+    groups.append(_group(tables, table_rate, settings.table_decay))
     groups = by_layer([group for group in groups if group["params"]], modules, settings.layer_decay)
     rest: list[torch.optim.Optimizer] = []
     if groups and settings.name == "adafactor":
@@ -38,13 +40,14 @@ def _group(params: list[nn.Parameter], rate: float, decay: float) -> dict[str, A
     return {"params": params, "lr": rate, "rate": rate, "weight_decay": decay}
 
 
-def _divided(modules: Iterable[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters that decay, and those that do not."""
+def _divided(modules: Iterable[nn.Module]) -> tuple[list[nn.Parameter], ...]:
+    """The parameters that decay, those that do not, and of these the tables of embeddings."""
     inside = [m for module in modules for m in module.modules()]
     tables = {id(m.weight) for m in inside if isinstance(m, nn.Embedding)}  # a head may be tied to one
     linear = {id(m.weight) for m in inside if isinstance(m, (nn.Linear, nn.Conv1d))} - tables
     found = {id(p): p for m in inside for p in m.parameters(recurse=False) if p.requires_grad}
-    return [p for i, p in found.items() if i in linear], [p for i, p in found.items() if i not in linear]
+    kinds = (linear, found.keys() - linear - tables, tables)
+    return tuple([p for i, p in found.items() if i in kind] for kind in kinds)
 
 
 def _hidden(

@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steepest at 0; singular values end between about 0.7 and 1.2
-STEPS, EPS = 5, 1e-7
+ROUNDS, EPS = 5, 1e-7
 
 
-def orthogonal(x: Tensor) -> Tensor:
-    """(..., M, N) with its singular values brought near 1: five rounds of X ← aX + b(XXᵀ)X + c(XXᵀ)²X."""
+def orthogonal(x: Tensor, rounds: int = ROUNDS) -> Tensor:
+    """(..., M, N) with its singular values brought near 1: rounds of X ← aX + b(XXᵀ)X + c(XXᵀ)²X."""
     a, b, c = COEFFICIENTS
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=EPS)
-    for _ in range(STEPS):
+    for _ in range(rounds):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.mT if tall else x
@@ -35,8 +35,11 @@ def orthogonal(x: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """For matrices that map hidden states to hidden states. Embeddings, heads, norms and biases take another."""
 
-    def __init__(self, params: Any, lr: float = 3e-4, weight_decay: float = 0.1, momentum: float = 0.95) -> None:
+    def __init__(
+        self, params: Any, lr: float = 3e-4, weight_decay: float = 0.1, momentum: float = 0.95, rounds: int = ROUNDS
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.rounds = rounds
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -56,7 +59,8 @@ class Muon(torch.optim.Optimizer):
             held.lerp_(p.grad, 1 - momentum)
             updates.append(p.grad.lerp(held, momentum))
         turned = torch.stack(updates)
-        turned = orthogonal(turned if turned.device.type == "cpu" else turned.bfloat16()).to(params[0].dtype)
+        turned = turned if turned.device.type == "cpu" else turned.bfloat16()
+        turned = orthogonal(turned, self.rounds).to(params[0].dtype)
         scale = 0.2 * math.sqrt(max(params[0].shape))
         for p, step in zip(params, turned.unbind(), strict=True):
             p.mul_(1 - rate * decay).add_(step, alpha=-rate * scale)

@@ -29,6 +29,7 @@ class Encoded:
         labels: as long as `ids` where `each`, else as many as are asked of the row.
         example: the number of the example it is of.
         target: what is to be written, of a row that has a text for an answer.
+        spans: the characters of a longer text that each token is of; (0, 0) of tokens that are of none.
     """
 
     ids: list[int]
@@ -37,6 +38,7 @@ class Encoded:
     each: bool = False
     example: int = 0
     target: list[int] | None = None
+    spans: list[tuple[int, int]] | None = None
 
 
 class TaskItems:

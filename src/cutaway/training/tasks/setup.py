@@ -49,9 +49,13 @@ class Tuned:
         """Of all data."""
         return self.train.fingerprint + (" | " + self.valid.fingerprint if self.valid else "")
 
+    @property
+    def goal(self) -> str | None:
+        return self.task.goal if self.held and self.task.quick else None
+
     def scorer(self, trainer: Trainer) -> Callable[[], dict[str, float]] | None:
         """What scores the trainer's weights on the examples that were kept back."""
-        if not self.held or not self.task.quick:
+        if self.goal is None:
             return None
 
         def scores() -> dict[str, float]:
