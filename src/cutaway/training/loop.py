@@ -18,6 +18,8 @@ from cutaway.training.average import Average
 from cutaway.training.batch import Batch, Labelled, Loss, Pairs, Rows
 from cutaway.training.guard import Guard
 from cutaway.training.objectives import Objective
+from cutaway.training.parallel.shard import let_go
+from cutaway.training.parallel.whole import like, total_norm
 from cutaway.training.recipe import Recipe
 from cutaway.training.recompute import recompute
 from cutaway.training.schedules import factor
@@ -109,7 +111,7 @@ class Trainer:
         gradients = [p.grad for p in self.trained if p.grad is not None]
         for gradient in gradients:
             gradient.div_(max(count, 1.0) * self.guard.scale)
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = total_norm(gradients)
         skipped = self.guard.verdict(norm)
         rate = self._rate(number)
         if skipped is None:
@@ -135,6 +137,8 @@ class Trainer:
         with torch.no_grad(), self.average.in_place():
             for n in range(min(len(data), batches or len(data))):
                 _add(sums, self._loss(data.batch(n), VALIDATION, n)[0])
+        for module in self.modules.values():
+            let_go(module)
         total, count, _, _ = self._summed(sums, 0)
         return total / max(count, 1.0)
 
@@ -180,7 +184,7 @@ class Trainer:
         }
         held |= {f"average/{n}": a for n, a in self.average.values.items()}
         for name, value in held.items():
-            value.copy_(saved[name])
+            value.copy_(like(saved[name], value))
         states = {n.removeprefix("optimizer/"): x for n, x in saved.items() if n.startswith("optimizer/")}
         optimizers.load_state(self.optimizers, self.names, states)
         self.guard.load(saved["guard"])

@@ -126,6 +126,14 @@ class Save:
 
 
 @dataclass(frozen=True)
+class Parallel:
+    data: int | None = key(
+        None, "copies of the model, each of which reads other rows; all that are left if not given", 1
+    )
+    shard: int = key(1, "processes that divide the weights, gradients and optimizer of a copy among them", 1)
+
+
+@dataclass(frozen=True)
 class Watching:
     prompt: str | None = key(None, "write what the model says to this at each evaluation into samples.txt")
     tokens: int = key(200, "how much it says", 1)
@@ -146,6 +154,7 @@ class Recipe:
     evaluate: Evaluate = Evaluate()
     save: Save = Save()
     watch: Watching = Watching()
+    parallel: Parallel = Parallel()
 
     def flat(self) -> dict[str, Any]:
         """Every key by its full name, `section.key`."""
@@ -163,7 +172,12 @@ class Recipe:
 
 FREE = ("sizes", "options")  # keys of these are the section's too, and are checked where they are used
 SECTIONS = tuple(f.name for f in dataclasses.fields(Recipe))
-UNMATHEMATICAL = ("save.", "watch.", "loop.device")  # a run may go on with another of these: no number depends on them
+UNMATHEMATICAL = (
+    "save.",
+    "watch.",
+    "loop.device",
+    "parallel.",
+)  # a run may go on with another of these: no number depends on them
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

@@ -97,7 +97,7 @@ class _Going:
             # it may have been killed after this checkpoint was there and before its name was
             opened.written(done[-1], best=self.position.best_step == done[-1], keep=self.recipe.save.last)
         opened.forget_after(self.position.step)
-        self.saver = Saver(opened, self.trainer, prepared.tokenizer, watch.saved)
+        self.saver = Saver(opened, self.trainer, prepared.tokenizer, prepared.copy, watch.saved)
         self.trainer.ready()
         self._began = self._saved = time.monotonic()
         self._saved_step = self.position.step

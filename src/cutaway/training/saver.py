@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cutaway.training import checkpoint
 from cutaway.training.checkpoint import Position
 from cutaway.training.loop import Trainer
+from cutaway.training.parallel.whole import whole
 from cutaway.training.run import Run
 
 
@@ -23,11 +23,10 @@ class Saver:
     run: Run
     trainer: Trainer
     tokenizer: object
+    copy: nn.Module | None  # of the model, in the main process: what the thread reads, whatever the model has become
     done: Callable[[int], None]  # is told of each step whose checkpoint is there
 
     def __post_init__(self) -> None:
-        # what the thread reads, whatever the model has become
-        self._shadow = copy.deepcopy(self.trainer.model).cpu() if self.trainer.world.main else None
         self._thread: Thread | None = None
         self._error: BaseException | None = None
 
@@ -38,19 +37,23 @@ class Saver:
             CheckpointError: the one before could not be written.
         """
         self.wait()
-        if self._shadow is None:
+        tensors = {}
+        for name, x in self.trainer.tensors().items():
+            full = whole(x.detach())  # one after another: nobody has all of a divided model at once
+            if self.copy is not None:
+                tensors[name] = full.to("cpu", copy=True)
+        if self.copy is None:
             return
-        tensors = {name: x.detach().to("cpu", copy=True) for name, x in self.trainer.tensors().items()}
         kind = "average" if self.trainer.average.values else "weights"
         with torch.no_grad():
-            for name, p in self._shadow.named_parameters():
+            for name, p in self.copy.named_parameters():
                 p.copy_(tensors[f"{kind}/model.{name}"])
         self._thread = Thread(target=self._write, args=(tensors, position, best), name="cutaway-saver")
         self._thread.start()
 
     def _write(self, tensors: dict[str, Tensor], position: Position, best: bool) -> None:
         try:
-            checkpoint.write(self.run.path(position.step), self._shadow, self.tokenizer, tensors, position)
+            checkpoint.write(self.run.path(position.step), self.copy, self.tokenizer, tensors, position)
             self.run.written(position.step, best=best, keep=self.run.recipe.save.last)
             self.done(position.step)
         except BaseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import nn
 
 from cutaway import api, families
 from cutaway.checkpoints import open_source
@@ -19,6 +21,8 @@ from cutaway.training import objectives
 from cutaway.training.data import Examples, Loader, Windows, characters, examples, octets, tokenise
 from cutaway.training.errors import TrainingError
 from cutaway.training.loop import Batches, Trainer
+from cutaway.training.parallel.divide import divide
+from cutaway.training.parallel.mesh import laid_out
 from cutaway.training.recipe import Recipe
 from cutaway.training.seeds import fold
 from cutaway.training.world import World
@@ -32,6 +36,7 @@ class Prepared:
     valid: Batches | None
     tokenizer: Tokenizer
     fingerprint: str  # of all data
+    copy: nn.Module | None  # of the whole model on the CPU, in the main process: what is written to the disk
     scores: Callable[[], dict[str, float]] | None = None  # of the validation data, where a task has such
     goal: str | None = None  # which of them says how good the model is; its loss does if None
 
@@ -45,17 +50,22 @@ def prepare(recipe: Recipe, world: World | None = None) -> Prepared:
         return _tuned(recipe, world)
     texts = _examples(recipe, recipe.data.path)
     tokenizer = _tokenizer(recipe, texts)
-    model = _model(recipe, tokenizer)
+    device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    world = laid_out(world, recipe.parallel, device)
+    # what is divided is so a block at a time, and is never whole on a device
+    model = _model(recipe, tokenizer, device if world.mesh is None else "cpu")
     objective = objectives.named(
         recipe.objective.name, model, model.family, model.sizes, tokenizer, **recipe.objective.options
     )
+    copied = copy.deepcopy(model).cpu() if world.main else None
+    divide(model, objective, recipe, world, device)
     train, valid = _loaders(recipe, texts, tokenizer, objective, world)
     a_batch = recipe.loop.rows * recipe.data.length
     accumulate = max(1, -(-(recipe.loop.batch or a_batch) // a_batch))
     recipe = in_steps(recipe, len(train), accumulate)
     trainer = Trainer(model, objective, train, recipe, accumulate=accumulate, world=world)
     fingerprint = train.fingerprint + (" | " + valid.fingerprint if valid else "")
-    return Prepared(trainer, valid, tokenizer, fingerprint)
+    return Prepared(trainer, valid, tokenizer, fingerprint, copied)
 
 
 def in_steps(recipe: Recipe, batches: int, accumulate: int) -> Recipe:
@@ -75,11 +85,14 @@ def _tuned(recipe: Recipe, world: World) -> Prepared:
     """A model with a source, and a task."""
     from cutaway.training.tasks.setup import prepare_task
 
+    if recipe.parallel.shard > 1:
+        raise TrainingError("a task is learnt by whole copies of the model: leave parallel.shard at 1")
     made = prepare_task(recipe, world)
     accumulate = max(1, -(-(recipe.loop.batch or 1) // made.tokens))
     chosen = in_steps(recipe, len(made.train), accumulate)
     trainer = Trainer(made.model, made.objective, made.train, chosen, accumulate=accumulate, world=world)
-    return Prepared(trainer, made.valid, made.tokenizer, made.fingerprint, made.scorer(trainer), made.goal)
+    copied = copy.deepcopy(made.model).cpu() if world.main else None
+    return Prepared(trainer, made.valid, made.tokenizer, made.fingerprint, copied, made.scorer(trainer), made.goal)
 
 
 def _examples(recipe: Recipe, path: tuple[str, ...]) -> Examples:
@@ -103,13 +116,12 @@ def _tokenizer(recipe: Recipe, texts: Examples) -> Tokenizer:
     return found
 
 
-def _model(recipe: Recipe, tokenizer: Tokenizer) -> Any:
+def _model(recipe: Recipe, tokenizer: Tokenizer, device: str) -> Any:
     chosen = recipe.model
     if (chosen.preset is None) == (chosen.source is None):
         raise TrainingError(
             "what is to be trained? Give --model.preset NAME (`cutaway models`) or --model.source SOURCE"
         )
-    device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if chosen.source:
         if chosen.sizes:
             raise TrainingError(f"{chosen.source} has its sizes already: leave out model.{next(iter(chosen.sizes))}")

@@ -16,9 +16,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from cutaway.errors import CutawayError
 from cutaway.training.errors import TrainingError
+from cutaway.training.parallel.whole import part
 
 BUCKET = 6_400_000  # elements sent at once: 25 MB, as PyTorch's own data parallelism has them
 TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by torchrun, to each process
@@ -36,6 +39,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    mesh: DeviceMesh | None = None  # copies × pieces of the model, where there is more to it than copies
 
     @property
     def main(self) -> bool:
@@ -51,7 +55,9 @@ class World:
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Adds up the gradients of all processes. One that none of them has stays away."""
-        if self.size == 1:
+        if self.mesh is not None:  # of what is divided they were added up on the way
+            parameters = [p for p in parameters if not isinstance(p, DTensor)]
+        if self.size == 1 or not parameters:
             return
         there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
         dist.all_reduce(there, op=dist.ReduceOp.MAX)
@@ -59,7 +65,7 @@ class World:
         for p in asked:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         sent = []
-        for bucket in _buckets([p.grad for p in asked if p.grad is not None]):
+        for bucket in _buckets([part(p.grad) for p in asked if p.grad is not None]):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             sent.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
         for bucket, flat, work in sent:
@@ -73,7 +79,8 @@ class World:
         """All have what the main one has."""
         if self.size > 1:
             for x in tensors:
-                dist.broadcast(x, 0)
+                if not isinstance(x, DTensor):
+                    dist.broadcast(x, 0)
 
     def told(self, work: Callable[[], Any]) -> Any:
         """What `work` gives, done by the main one only: a value that JSON can say. Its error is everyone's."""

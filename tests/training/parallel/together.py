@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from cutaway.training import run
 
+ROOT = Path(__file__).parents[3]
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 TINY = {
     "data.tokenizer": "char", "data.length": "8", "model.preset": "gpt2", "model.width": "16", "model.layers": "2",
@@ -21,6 +23,7 @@ def words(given):
 def together(processes, program, *more, check=True):
     """`torchrun`, with `processes` of a module (a name) or of a file (a path)."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     what = [str(program)] if os.path.sep in str(program) else ["-m", program]
     told = [*torchrun, f"--nproc-per-node={processes}", *more[:-1], *what, *more[-1]]

@@ -11,6 +11,7 @@ from torch import nn
 from cutaway.training import recipe
 from cutaway.training.optimizers.layers import by_layer
 from cutaway.training.optimizers.muon import Muon
+from cutaway.training.parallel.whole import kind
 
 
 def build(settings: recipe.Optimizer, modules: Mapping[str, nn.Module]) -> list[torch.optim.Optimizer]:
@@ -26,7 +27,7 @@ def build(settings: recipe.Optimizer, modules: Mapping[str, nn.Module]) -> list[
     groups = [_group(matrices, settings.rate, settings.decay), _group(plain, settings.rate, 0.0)]
     table_rate = settings.rate if settings.table_rate is None else settings.table_rate
     groups.append(_group(tables, table_rate, settings.table_decay))
-    groups = by_layer([group for group in groups if group["params"]], modules, settings.layer_decay)
+    groups = _alike(by_layer([group for group in groups if group["params"]], modules, settings.layer_decay))
     rest: list[torch.optim.Optimizer] = []
     if groups and settings.name == "adafactor":
         rest = [torch.optim.Adafactor(groups)]
@@ -38,6 +39,15 @@ def build(settings: recipe.Optimizer, modules: Mapping[str, nn.Module]) -> list[
 
 def _group(params: list[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:
     return {"params": params, "lr": rate, "rate": rate, "weight_decay": decay}
+
+
+def _alike(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each group in as many as there are ways in which its parameters are divided among processes: one call takes one."""
+    found: dict[Any, dict[str, Any]] = {}
+    for i, group in enumerate(groups):
+        for p in group["params"]:
+            found.setdefault((i, kind(p)), {**group, "params": []})["params"].append(p)
+    return list(found.values())
 
 
 def _divided(modules: Iterable[nn.Module]) -> tuple[list[nn.Parameter], ...]:

@@ -5,6 +5,7 @@
 The factor makes the root mean square of a step 0.2, as AdamW's is about, so that both take the same rate and decay
 (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2). torch.optim.Muon does the same in bfloat16, which
 CPUs multiply slowly; here it is float32 on a CPU and bfloat16 elsewhere, and matrices of one shape are turned together.
+A matrix that is divided among processes is gathered for it, and each of them turns it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from cutaway.training.parallel.whole import like, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steepest at 0; singular values end between about 0.7 and 1.2
 ROUNDS, EPS = 5, 1e-7
@@ -57,10 +60,10 @@ class Muon(torch.optim.Optimizer):
             assert p.grad is not None
             held = self.state[p].setdefault("momentum", torch.zeros_like(p))
             held.lerp_(p.grad, 1 - momentum)
-            updates.append(p.grad.lerp(held, momentum))
+            updates.append(whole(p.grad.lerp(held, momentum)))
         turned = torch.stack(updates)
         turned = turned if turned.device.type == "cpu" else turned.bfloat16()
         turned = orthogonal(turned, self.rounds).to(params[0].dtype)
         scale = 0.2 * math.sqrt(max(params[0].shape))
         for p, step in zip(params, turned.unbind(), strict=True):
-            p.mul_(1 - rate * decay).add_(step, alpha=-rate * scale)
+            p.mul_(1 - rate * decay).add_(like(step, p), alpha=-rate * scale)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import CheckpointError
+from cutaway.training.parallel.whole import like
 
 
 def state(optimizers: Iterable[torch.optim.Optimizer], names: Mapping[Tensor, str]) -> dict[str, Tensor]:
@@ -34,6 +35,11 @@ def load_state(
             for p in group["params"]:
                 held = by_name.pop(names[p], {})
                 if held:
-                    optimizer.state[p] = {what: value.to(p.device).clone() for what, value in held.items()}
+                    optimizer.state[p] = {what: _placed(value, p) for what, value in held.items()}
     if by_name:
         raise CheckpointError(f"the optimizer's state is of parameters that this model lacks: {', '.join(by_name)}")
+
+
+def _placed(value: Tensor, p: Tensor) -> Tensor:
+    """Divided as its parameter is, where it has a number for each of its."""
+    return like(value, p).clone() if value.shape == p.shape else value.to(p.device).clone()

@@ -1,0 +1,6 @@
+"""Parallelism, applied from outside: no layer knows of it. The engine is PyTorch's own: DeviceMesh, fully_shard, DTensor.
+
+mesh.py     which process is which: copies × shards
+shard.py    weights, gradients and optimizer divided among processes
+whole.py    tensors that are divided, as if they were not
+"""
