@@ -133,7 +133,7 @@ class _Placed:
         return ConfigError(f"its mixer has {what}; choose another position or mixer")
 
 
-def embed(model: nn.Module, name: str) -> None:
+def embed(model: nn.Module, name: Any) -> None:
     """Puts a part behind the look-up of the token embeddings of a model: "ngrams" or "ngrams:N", for decoders.
 
     Raises:
