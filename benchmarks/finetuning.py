@@ -42,10 +42,10 @@ from cutaway.training.tuning import recipe_for
 DATA = Path(os.environ.get("CUTAWAY_DATA", ""))
 TASKS: dict[str, dict[str, Any]] = {
     "movies": {"task": "classification", "goal": "accuracy", "rate": "2e-4", "rows": 32, "length": 64, "epochs": 1,
-               "train": 2000, "test": 1007},
-    "wnut17": {"task": "tokens", "goal": "f1", "rate": "5e-4", "rows": 16, "length": 96, "epochs": 1, "train": 2000,
+               "train": 1500, "test": 1007},
+    "wnut17": {"task": "tokens", "goal": "f1", "rate": "3e-4", "rows": 8, "length": 96, "epochs": 2, "train": 1000,
                "test": 1287},
-    "xquad": {"task": "questions", "goal": "f1", "rate": "3e-4", "rows": 8, "length": 256, "epochs": 2, "train": 500,
+    "xquad": {"task": "questions", "goal": "f1", "rate": "2e-4", "rows": 8, "length": 192, "epochs": 2, "train": 700,
               "test": 290},
 }  # fmt: skip
 LIBRARIES = ("cutaway", "transformers")

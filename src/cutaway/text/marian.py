@@ -20,6 +20,8 @@ LANGUAGE = re.compile(r">>.*?<<", re.DOTALL)  # which a text begins with, where 
 class MarianEngine:
     """Cuts the text between control tokens with `source`; a piece that `vocab` lacks is `unknown`."""
 
+    encodes_targets = False
+
     def __init__(
         self, source: bytes, target: bytes, vocab: dict[str, int], specials: set[str], unknown: str, name: str
     ):

@@ -21,6 +21,7 @@ class Tokenizer:
     """Made by `text.from_directory` and `text.from_gguf`.
 
     `vocab_size`: number of ids. `bos_id`, `pad_id`, `mask_id`: None where there is none. `eos_ids`: each ends a generation.
+    `encodes_targets`: whether what a model writes is cut as what it reads is; Marian's has other pieces for it.
     """
 
     def __init__(self, engine: Engine, roles: Roles, chat_template: str | None = None):
@@ -32,6 +33,7 @@ class Tokenizer:
         self.eos_ids: set[int] = set(roles.more_eos) | ({self.eos_id} - {None})  # type: ignore[operator]
         self.special_ids = frozenset(engine.specials.values())
         self.max_length = roles.max_length
+        self.encodes_targets = getattr(engine, "encodes_targets", True)
 
     def _id(self, text: str | None) -> int | None:
         return None if text is None else self._engine.index(text)

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import cutaway
 from cutaway import text
@@ -22,6 +22,7 @@ def write_tokenizer(folder: Path, more: str = "") -> int:
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer()
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=specials)
     made.train_from_iterator([" ".join(WORDS + GOOD + BAD) + more] * 3, trainer)
     cls, sep = made.token_to_id("[CLS]"), made.token_to_id("[SEP]")
