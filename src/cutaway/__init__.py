@@ -14,9 +14,24 @@ if TYPE_CHECKING:
     from cutaway.attention import recording
     from cutaway.generation import generate
     from cutaway.inspection import inspect
+    from cutaway.training import evaluate, finetune, predict, train
 
 __version__ = "0.1.0"
-__all__ = ["Loaded", "__version__", "build", "convert", "generate", "inspect", "load", "recording", "save"]
+__all__ = [
+    "Loaded",
+    "__version__",
+    "build",
+    "convert",
+    "evaluate",
+    "finetune",
+    "generate",
+    "inspect",
+    "load",
+    "predict",
+    "recording",
+    "save",
+    "train",
+]
 
 # where each name lives; loaded when first asked for, so that `import cutaway` costs next to nothing
 _HOMES = {
@@ -24,6 +39,7 @@ _HOMES = {
     "recording": "cutaway.attention",
     "generate": "cutaway.generation",
     "inspect": "cutaway.inspection",
+    **dict.fromkeys(("evaluate", "finetune", "predict", "train"), "cutaway.training"),
 }
 
 

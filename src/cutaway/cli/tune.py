@@ -22,7 +22,8 @@ Files = Annotated[
     arg(metavar="FILE...", help="Examples: TSV, CSV, JSONL, JSON, CoNLL or Parquet.", help_behavior_hint=""),
 ]
 Task = Annotated[
-    str | None, arg(metavar="TASK", help=f"{_TASKS}; by the model's head if not given.", help_behavior_hint="")
+    str | None,
+    arg(metavar="TASK", help=f"{_TASKS}; by the run, or the model's head, if not given.", help_behavior_hint=""),
 ]
 
 
@@ -68,21 +69,22 @@ def eval(
 ) -> None:
     """Score a tuned model on data.
 
-    Columns are named as in `cutaway finetune`: --data.columns, --task.text, --task.answer; so are --data.length,
-    --evaluate.rows and the options of the task.
+    A run is scored as it was tuned. Its keys can be given anew, and those of another source: --data.columns, --task.text,
+    --task.answer, --data.length, --evaluate.rows and the options of the task.
 
-    Example:
-        cutaway eval runs/movies --data test.tsv --data.columns label,text
+    Examples:
+        cutaway eval runs/movies --data test.tsv
+        cutaway eval ./folder --task tokens --data test.conll --data.length 128
 
     With --json: the scores by name, and "examples".
     """
     from cutaway.training.tuning import evaluate
 
-    recipe = _recipe(settings)
+    recipe = _recipe(source, task, settings)
     with busy("scoring"):
         scores = evaluate(
             source,
-            task=task,
+            task=recipe.task.name,
             data=data,
             columns=recipe.data.columns,
             text=recipe.task.text,
@@ -128,16 +130,16 @@ def predict(
     With --json: {"task", "predictions" (one object a text, with "text" and "score")}.
     """
     from cutaway.training.tuning import predict as work
-    from cutaway.training.tuning import task_of
 
     read: Sequence[Any] = [x for x in standard_input().splitlines() if x] if texts == ("-",) else list(texts)
     if not read:
         raise CutawayError("predict needs at least one text")
-    task = task or task_of(source)
+    recipe = _recipe(source, task, settings)
+    task = recipe.task.name
     if (context is not None) != (task == "questions"):
         raise CutawayError("questions need --context TEXT, which holds the answers; other tasks take none")
     given = read if context is None else [(each, standard_input() if context == "-" else context) for each in read]
-    answers = work(source, given, task=task, **_running(_recipe(settings)))
+    answers = work(source, given, task=task, **_running(recipe))
     if json:
         emit({"task": task, "predictions": [{"input": x, **answer} for x, answer in zip(read, answers, strict=True)]})
     else:
@@ -157,11 +159,11 @@ def show(texts: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> None:
         console().print(f"       {text}", style="dim", soft_wrap=True, markup=False)
 
 
-def _recipe(settings: Mapping[str, str]) -> Recipe:
+def _recipe(source: str, task: str | None, settings: Mapping[str, str]) -> Recipe:
     from cutaway.training import toml
-    from cutaway.training.tuning import TUNING
+    from cutaway.training.tuning import settled
 
-    return toml.settings(settings, TUNING)
+    return toml.settings(settings, settled(source, task))
 
 
 def _running(recipe: Recipe) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from cutaway.training import toml
 from cutaway.training.data import examples
 from cutaway.training.errors import TrainingError
 from cutaway.training.recipe import Data, Evaluate, Loop, Optimizer, Recipe, Schedule, read
+from cutaway.training.run import recipe_of
 from cutaway.training.tasks.setup import kind_of, opened
+from cutaway.training.tasks.task import Task
 
 if TYPE_CHECKING:
     from cutaway.training.runner import Summary
@@ -73,28 +75,36 @@ def evaluate(
     *,
     task: str | None = None,
     data: str | Sequence[str],
-    columns: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
     text: str | None = None,
     answer: str | None = None,
-    length: int = 256,
-    rows: int = 32,
+    length: int | None = None,
+    rows: int | None = None,
     device: str | None = None,
     **options: Any,
 ) -> dict[str, float]:
     """How good a tuned model is on data: the scores of its task, and how many examples there were.
 
+    What is not given is as the run had it, where the source is one.
+
     Args:
-        task: by the model's head if not given.
+        task: by the run, or by the model's head, if not given.
         columns: names of the columns, where the first line of a CSV or TSV file is data already.
         text, answer: which columns are read and compared, where the data do not call them as the task does.
         length: the most tokens a row has.
         rows: how many at once.
         options: of the task.
     """
-    kind = kind_of(task or task_of(source))
-    found = kind.read(examples(data, names=columns or None), text, answer)
-    model, made = opened(os.fspath(source), kind, length=length, device=device, options=options)
-    answers = made.answers(model, [example.text for example in found], rows)
+    usual = settled(source, task)
+    kind = kind_of(usual.task.name or "")
+    found = kind.read(
+        examples(data, names=(usual.data.columns if columns is None else columns) or None),
+        text or usual.task.text,
+        answer or usual.task.answer,
+    )
+    model, made = _opened(source, kind, usual, length, device, options)
+    made.check(found)
+    answers = made.answers(model, [example.text for example in found], rows or usual.evaluate.rows or usual.loop.rows)
     return {**made.score(answers, found), "examples": len(found)}
 
 
@@ -103,8 +113,8 @@ def predict(
     texts: Sequence[Any],
     *,
     task: str | None = None,
-    length: int = 256,
-    rows: int = 32,
+    length: int | None = None,
+    rows: int | None = None,
     device: str | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
@@ -119,22 +129,53 @@ def predict(
     """
     if isinstance(texts, str):
         raise TrainingError("predict takes a list of texts; wrap the one text in [ ]")
-    kind = kind_of(task or task_of(source))
-    model, made = opened(os.fspath(source), kind, length=length, device=device, options=options)
-    return made.answers(model, list(texts), rows)
+    usual = settled(source, task)
+    kind = kind_of(usual.task.name or "")
+    model, made = _opened(source, kind, usual, length, device, options)
+    return made.answers(model, list(texts), rows or usual.evaluate.rows or usual.loop.rows)
+
+
+def _opened(
+    source: str | os.PathLike[str],
+    kind: type[Task],
+    usual: Recipe,
+    length: int | None,
+    device: str | None,
+    options: Mapping[str, Any],
+) -> tuple[Any, Task]:
+    return opened(
+        os.fspath(source),
+        kind,
+        length=length or usual.data.length,
+        device=device or usual.loop.device,
+        options={**usual.task.options, **options},
+    )
 
 
 HEADS = {"sequence": "classification", "token": "tokens", "span": "questions"}
 
 
-def task_of(source: str | os.PathLike[str]) -> str:
-    """The task that a model's head is for.
+def settled(source: str | os.PathLike[str], task: str | None = None) -> Recipe:
+    """How a tuned model is asked: as it was tuned, where the source is a run for the task; its head may tell the task.
 
     Raises:
-        TrainingError: it is for none.
+        TrainingError: nothing tells, or the model has no head for it.
     """
-    checkpoint = open_source(source)
-    head = getattr(checkpoint.sizes, "head", None)
-    if head not in HEADS:
-        raise TrainingError(f"{os.fspath(source)} has no head for a task: say which, or tune it (`cutaway finetune`)")
-    return HEADS[head]
+    held = _of_run(Path(source).expanduser())
+    if held and held.task.name is not None and task in (None, held.task.name):
+        return held
+    own = HEADS.get(getattr(open_source(source).sizes, "head", None) or "")
+    name = task or own
+    if name is None or (own != name and kind_of(name).head is not None):
+        there = f"its head is for {own}" if own else "it has no head for a task"
+        what = f"tune it for {name}" if name else "say which task, or tune it"
+        raise TrainingError(f"{os.fspath(source)} cannot be asked: {there}; {what} (`cutaway finetune`)")
+    return read({"task": {"name": name}}, TUNING)
+
+
+def _of_run(folder: Path) -> Recipe | None:
+    """The recipe of a run, or of the run of a checkpoint."""
+    try:
+        return recipe_of(folder) or (recipe_of(folder.parent.parent) if (folder / "trainer.json").is_file() else None)
+    except OSError:  # no name of a file at all
+        return None

@@ -1,9 +1,12 @@
-"""A small encoder with words of its own, and texts whose class a word tells."""
+"""Small models with words of their own, and for each task data that a word decides."""
 
+import json
 import random
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import TEMPLATE
+from tests.cli.conftest import write_tokenizer as write_talk
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import cutaway
@@ -30,9 +33,7 @@ def write_tokenizer(folder: Path, more: str = "") -> int:
     folder.mkdir(parents=True, exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
     roles = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    (folder / "tokenizer_config.json").write_text(
-        __import__("json").dumps({"tokenizer_class": "BertTokenizerFast", **roles})
-    )
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizerFast", **roles}))
     return made.get_vocab_size()
 
 
@@ -57,6 +58,94 @@ def reviews(tmp_path_factory) -> Path:
         lines.append(f"{'good' if i % 2 else 'bad'}\t{' '.join(words)}")
     file = tmp_path_factory.mktemp("reviews") / "reviews.tsv"
     file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+NAMES = ["Lovely", "Dull"]
+
+
+def sentences(count, seed=0):
+    draw = random.Random(seed)
+    for _ in range(count):
+        words = draw.choices(WORDS, k=draw.randint(2, 12))
+        tags = ["O"] * len(words)
+        at = draw.randrange(len(words))
+        words[at : at + 1], tags[at : at + 1] = NAMES, ["B-person", "I-person"]
+        yield words, tags
+
+
+@pytest.fixture(scope="session")
+def names(tmp_path_factory):
+    file = tmp_path_factory.mktemp("names") / "names.conll"
+    blocks = ("\n".join(f"{w}\t{t}" for w, t in zip(*pair, strict=True)) for pair in sentences(80))
+    file.write_text("\n\n".join(blocks) + "\n")
+    return file
+
+
+def article(draw, count=4):
+    """Questions about what is good."""
+    paragraphs = []
+    for _ in range(count):
+        words = draw.choices(WORDS, k=draw.randint(6, 40))
+        at = draw.randrange(len(words))
+        words[at] = draw.choice(GOOD)
+        begin = len(" ".join(words[:at])) + (at > 0)
+        answers = [{"text": words[at], "answer_start": begin}]
+        paragraphs.append(
+            {"context": " ".join(words), "qas": [{"id": "1", "question": "what is good", "answers": answers}]}
+        )
+    return {"title": "x", "paragraphs": paragraphs}
+
+
+@pytest.fixture(scope="session")
+def squad(tmp_path_factory):
+    draw = random.Random(0)
+    file = tmp_path_factory.mktemp("squad") / "squad.json"
+    file.write_text(json.dumps({"version": "1.1", "data": [article(draw) for _ in range(20)]}))
+    return file
+
+
+@pytest.fixture(scope="session")
+def translator(tmp_path_factory):
+    """A small T5 of random weights, whose texts end with [SEP]."""
+    folder = tmp_path_factory.mktemp("translator")
+    vocab = write_tokenizer(folder / "words")
+    file = folder / "words" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token": "[SEP]"}))
+    sizes = {"width": 32, "layers": 2, "heads": 2, "hidden": 64, "head_width": 16, "dropout": 0.0}
+    model = cutaway.build("t5-small", vocab=vocab, seed=1, **sizes)
+    cutaway.save(model, folder / "model", tokenizer=text.from_directory(folder / "words"))
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """A sentence that has a good word is to be called good, and else bad."""
+    draw = random.Random(0)
+    lines = []
+    for i in range(80):
+        words = draw.choices(WORDS, k=draw.randint(1, 3)) + [draw.choice(GOOD if i % 2 else BAD)]
+        lines.append(f"{' '.join(words)}\t{'a good old film' if i % 2 else 'a bad long play'}")
+    file = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@pytest.fixture(scope="session")
+def talker(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("talker")
+    vocab = write_talk(folder / "words" if (folder / "words").mkdir() is None else folder, TEMPLATE)
+    sizes = {"width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "hidden": 64, "head_width": 8, "context": 128}
+    model = cutaway.build("llama", vocab=vocab, seed=1, **sizes)
+    cutaway.save(model, folder / "model", tokenizer=text.from_directory(folder / "words"))
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def talks(tmp_path_factory):
+    file = tmp_path_factory.mktemp("talks") / "talks.jsonl"
+    pairs = [("where is the cat", "on the mat"), ("where is the dog", "on the log"), ("who sat", "the cat and the dog")]
+    file.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in pairs * 8))
     return file
 
 

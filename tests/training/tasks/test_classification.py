@@ -137,7 +137,7 @@ def test_plain_text_and_strange_sources_are_refused(encoder, finished, reviews, 
     file.write_text("once upon a time")
     with pytest.raises(DataError, match="plain text; a task needs columns"):
         tuned(encoder, "classification", file, tmp_path / "run")
-    with pytest.raises(TrainingError, match="has no head for a task"):
+    with pytest.raises(TrainingError, match="it has no head for a task"):
         predict(encoder, ["a film"])
     with pytest.raises(TrainingError, match=r"wrap the one text in \[ \]"):
         predict(finished, "a film")

@@ -1,14 +1,11 @@
 """Conversations: what is asked for beside transformers' own mask, learnt, answered; what cannot be learnt from is said."""
 
-import json
-
 import pytest
 import torch
-from tests.cli.conftest import TEMPLATE, write_tokenizer
+from tests.cli.conftest import TEMPLATE
 from tests.training.tasks.conftest import tuned
 
 import cutaway
-from cutaway import text
 from cutaway.training.batch import IGNORED
 from cutaway.training.data import examples
 from cutaway.training.errors import DataError, TrainingError
@@ -23,24 +20,6 @@ TALK = [
     {"role": "user", "content": "and the dog"},
     {"role": "assistant", "content": "on the log"},
 ]
-
-
-@pytest.fixture(scope="module")
-def talker(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("talker")
-    vocab = write_tokenizer(folder / "words" if (folder / "words").mkdir() is None else folder, TEMPLATE)
-    sizes = {"width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "hidden": 64, "head_width": 8, "context": 128}
-    model = cutaway.build("llama", vocab=vocab, seed=1, **sizes)
-    cutaway.save(model, folder / "model", tokenizer=text.from_directory(folder / "words"))
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def talks(tmp_path_factory):
-    file = tmp_path_factory.mktemp("talks") / "talks.jsonl"
-    pairs = [("where is the cat", "on the mat"), ("where is the dog", "on the log"), ("who sat", "the cat and the dog")]
-    file.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in pairs * 8))
-    return file
 
 
 def test_what_is_asked_for_is_what_transformers_marks(talker):

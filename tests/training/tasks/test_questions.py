@@ -1,12 +1,11 @@
 """Answers in a text: windows, the tokens of an answer, learnt, saved as transformers reads them, beside its rules."""
 
 import json
-import random
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.training.tasks.conftest import GOOD, WORDS, tuned
+from tests.training.tasks.conftest import tuned
 
 import cutaway
 from cutaway.cli import main
@@ -16,29 +15,6 @@ from cutaway.training.errors import DataError
 from cutaway.training.tasks.questions import Questions
 from cutaway.training.tasks.task import Example
 from cutaway.training.tuning import evaluate, predict
-
-
-def article(draw, count=4):
-    """Questions about what is good."""
-    paragraphs = []
-    for _ in range(count):
-        words = draw.choices(WORDS, k=draw.randint(6, 40))
-        at = draw.randrange(len(words))
-        words[at] = draw.choice(GOOD)
-        begin = len(" ".join(words[:at])) + (at > 0)
-        answers = [{"text": words[at], "answer_start": begin}]
-        paragraphs.append(
-            {"context": " ".join(words), "qas": [{"id": "1", "question": "what is good", "answers": answers}]}
-        )
-    return {"title": "x", "paragraphs": paragraphs}
-
-
-@pytest.fixture(scope="session")
-def squad(tmp_path_factory):
-    draw = random.Random(0)
-    file = tmp_path_factory.mktemp("squad") / "squad.json"
-    file.write_text(json.dumps({"version": "1.1", "data": [article(draw) for _ in range(20)]}))
-    return file
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tests.training.tasks.conftest import WORDS, tuned
+from tests.training.tasks.conftest import tuned
 
 import cutaway
 from cutaway.cli import main
@@ -13,26 +13,6 @@ from cutaway.training.batch import IGNORED
 from cutaway.training.errors import DataError
 from cutaway.training.tasks.tokens import Tokens
 from cutaway.training.tuning import evaluate, predict
-
-NAMES = ["Lovely", "Dull"]
-
-
-def sentences(count, seed=0):
-    draw = __import__("random").Random(seed)
-    for _ in range(count):
-        words = draw.choices(WORDS, k=draw.randint(2, 12))
-        tags = ["O"] * len(words)
-        at = draw.randrange(len(words))
-        words[at : at + 1], tags[at : at + 1] = NAMES, ["B-person", "I-person"]
-        yield words, tags
-
-
-@pytest.fixture(scope="session")
-def names(tmp_path_factory):
-    file = tmp_path_factory.mktemp("names") / "names.conll"
-    blocks = ("\n".join(f"{w}\t{t}" for w, t in zip(*pair, strict=True)) for pair in sentences(80))
-    file.write_text("\n\n".join(blocks) + "\n")
-    return file
 
 
 @pytest.fixture(scope="module")

@@ -1,45 +1,15 @@
 """Texts for texts: learnt, ended, scored as sacreBLEU and ROUGE do; what cannot be is refused."""
 
-import json
-import random
-
 import pytest
 import torch
-from tests.training.tasks.conftest import BAD, GOOD, WORDS, tuned, write_tokenizer
+from tests.training.tasks.conftest import tuned
 
 import cutaway
-from cutaway import text
 from cutaway.training.errors import TrainingError
 from cutaway.training.setup import prepare
 from cutaway.training.tasks.task import Example
 from cutaway.training.tasks.writing import Summarisation, Translation
 from cutaway.training.tuning import evaluate, predict, recipe_for
-
-
-@pytest.fixture(scope="module")
-def translator(tmp_path_factory):
-    """A small T5 of random weights, whose texts end with [SEP]."""
-    folder = tmp_path_factory.mktemp("translator")
-    vocab = write_tokenizer(folder / "words")
-    file = folder / "words" / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token": "[SEP]"}))
-    sizes = {"width": 32, "layers": 2, "heads": 2, "hidden": 64, "head_width": 16, "dropout": 0.0}
-    model = cutaway.build("t5-small", vocab=vocab, seed=1, **sizes)
-    cutaway.save(model, folder / "model", tokenizer=text.from_directory(folder / "words"))
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """A sentence that has a good word is to be called good, and else bad."""
-    draw = random.Random(0)
-    lines = []
-    for i in range(80):
-        words = draw.choices(WORDS, k=draw.randint(1, 3)) + [draw.choice(GOOD if i % 2 else BAD)]
-        lines.append(f"{' '.join(words)}\t{'a good old film' if i % 2 else 'a bad long play'}")
-    file = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
-    file.write_text("\n".join(lines) + "\n")
-    return file
 
 
 def test_it_learns_to_write(translator, pairs, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,21 @@ class Task(ABC):
     def classes(cls, examples: Sequence[Example]) -> tuple[str, ...]:
         """What there is to tell apart: the names of the classes in the data, sorted."""
         return ()
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Warns of classes that the model does not know, whose examples it cannot get right.
+
+        Raises:
+            DataError: it knows not one that the examples are of.
+        """
+        found = self.classes(examples)
+        strange = [name for name in found if name not in self.names]
+        if not strange:
+            return
+        said = f"the model does not know {', '.join(strange[:5])}: its classes are {', '.join(self.names[:20])}"
+        if len(strange) == len(found):
+            raise DataError(said)
+        warnings.warn(f"{said}; examples of others count as wrong", stacklevel=2)
 
     @abstractmethod
     def encode(self, examples: Sequence[Example]) -> TaskItems:
