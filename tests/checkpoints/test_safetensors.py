@@ -39,6 +39,30 @@ def test_reads_what_the_reference_writes(tmp_path: Path) -> None:
     assert all(same(found[name].read(), TENSORS[name]) for name in TENSORS)
 
 
+def test_what_is_mapped_is_ones_own(tmp_path: Path) -> None:
+    """Writing to it changes neither the file nor what another reader has, and it outlives the file's name."""
+    path = tmp_path / "x.safetensors"
+    safetensors.torch.save_file(TENSORS, path)
+    before, cpu = path.read_bytes(), torch.device("cpu")
+    first, second = ({name: t.made(t.dtype, cpu) for name, t in ours.read(path).items()} for _ in range(2))
+    assert all(same(first[name], TENSORS[name]) for name in TENSORS)
+    read = ours.read(path)["f32"].read()
+    first["f32"].fill_(7.0)
+    assert path.read_bytes() == before
+    assert torch.equal(second["f32"], TENSORS["f32"]) and torch.equal(read, TENSORS["f32"])
+    path.unlink()
+    assert torch.equal(second["f32"], TENSORS["f32"])
+
+
+def test_what_is_not_aligned_is_read(tmp_path: Path) -> None:
+    """A header of any length is allowed; memory is only addressed where its numbers' size divides."""
+    header = json.dumps({"x": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}).encode()
+    header += b" " * ((1 - len(header)) % 4)
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<3f", 1, 2, 3))
+    made = ours.read(tmp_path / "x.safetensors")["x"].made(torch.float32, torch.device("cpu"))
+    assert made.tolist() == [1, 2, 3]
+
+
 def test_the_reference_reads_what_we_write(tmp_path: Path) -> None:
     parts = [ours.Part(n, tuple(t.shape), t.dtype, lambda t=t: t) for n, t in TENSORS.items()]
     ours.write(tmp_path / "x.safetensors", parts, {"format": "pt"})

@@ -113,13 +113,11 @@ def _read(
         if not alike:
             raise CheckpointError(f"{where} should equal {entry.ours[0]}, to which the config ties it, and does not")
         return
-    for name in entry.ours:
-        real[name] = torch.empty(shapes[name], dtype=dtype, device=device)
     if entry.op is same:
-        stored.fill(real[entry.ours[0]].view(-1))
+        real[entry.ours[0]] = stored.made(dtype, device)
     else:
         for name, part in zip(entry.ours, entry.op.read(stored.read()), strict=True):
-            real[name].copy_(part)
+            real[name] = torch.empty(shapes[name], dtype=dtype, device=device).copy_(part)
     for name in entry.ours:
         if not finite(real[name]):
             narrow = "" if dtype.itemsize >= stored.dtype.itemsize else f" (or too large for {dtype}; try float32)"
