@@ -17,7 +17,7 @@ from cutaway.training.data.packing import Items, Windows
 from cutaway.training.data.shards import tokenise
 from cutaway.training.data.sources import Examples, examples
 from cutaway.training.data.tokens import Tokens
-from cutaway.training.data.vocabularies import characters, octets
+from cutaway.training.data.vocabularies import characters, learn, octets
 
 __all__ = [
     "Examples",
@@ -29,6 +29,7 @@ __all__ = [
     "Windows",
     "characters",
     "examples",
+    "learn",
     "octets",
     "tokenise",
 ]
