@@ -22,6 +22,14 @@ _WHERE = (
 Source = Annotated[str, Positional, arg(metavar="SOURCE", help=_WHERE, help_behavior_hint="")]
 _DTYPE = "float32, bfloat16 or float16; as the source has it if not given."
 Dtype = Annotated[str | None, arg(metavar="DTYPE", help=_DTYPE, help_behavior_hint="")]
+Adapter = Annotated[
+    str | None,
+    arg(
+        metavar="FOLDER",
+        help="A LoRA adapter in PEFT's layout, put beside the source's matrices.",
+        help_behavior_hint="",
+    ),
+]
 Json = Annotated[bool, arg(help="Print one JSON object, and nothing else, on stdout.", help_behavior_hint="")]
 
 
@@ -82,8 +90,8 @@ def standard_input() -> str:
         raise CutawayError(f"standard input is not UTF-8 text (byte {error.start})") from None
 
 
-def opened(source: str, dtype: str | None = None) -> "Loaded":
-    """The model that a source leads to."""
+def opened(source: str, dtype: str | None = None, adapter: str | None = None) -> "Loaded":
+    """The model that a source leads to, with an adapter beside its matrices."""
     from cutaway import api
 
-    return api.load(source, dtype)
+    return api.load(source, dtype, adapter=adapter)

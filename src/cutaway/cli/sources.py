@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from cutaway.cli.output import Dtype, Json, Source, busy, console, emit, opened, standard_input, table
+from cutaway.cli.output import Adapter, Dtype, Json, Source, busy, console, emit, opened, standard_input, table
 from cutaway.errors import CutawayError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def embed(
     ],
     *,
     dtype: Dtype = None,
+    adapter: Adapter = None,
     json: Json = False,
 ) -> None:
     """Turn sentences into vectors, and show how similar they are (the cosine: 1 is the same meaning).
@@ -40,7 +41,7 @@ def embed(
     read = [line for line in standard_input().splitlines() if line] if texts == ("-",) else list(texts)
     if not read:
         raise CutawayError("embed needs at least one text")
-    vectors = vectors_of(opened(source, dtype), read)
+    vectors = vectors_of(opened(source, dtype, adapter), read)
     if json:
         emit({"embeddings": vectors.tolist(), "similarities": cosines(vectors).tolist(), "texts": read})
     else:
@@ -100,6 +101,7 @@ def inspect(
     ] = None,
     theme: Literal["light", "dark"] = "light",
     dtype: Dtype = None,
+    adapter: Adapter = None,
     json: Json = False,
 ) -> None:
     """Draw where each layer and head looks in a text, what the model expects next, and how it knows positions.
@@ -117,7 +119,7 @@ def inspect(
     """
     from cutaway.inspection import inspect as look
 
-    loaded = opened(source, dtype)
+    loaded = opened(source, dtype, adapter)
     with busy("drawing"):
         found = look(loaded, text, target)
         path = found.save(out, theme=theme)
@@ -135,13 +137,17 @@ def convert(
     ],
     *,
     dtype: Dtype = None,
+    adapter: Adapter = None,
     overwrite: bool = False,
     json: Json = False,
 ) -> None:
     """Write a model as a folder in the Hugging Face layout: config, safetensors, tokenizer. transformers reads it too.
 
-    Example:
+    A LoRA adapter becomes part of the weights.
+
+    Examples:
         cutaway convert smollm2 ./smollm2-hf --dtype bfloat16
+        cutaway convert smollm2 ./pirate-hf --adapter runs/pirate
 
     With --json: {"folder", "family", "parameters", "files"}.
 
@@ -150,9 +156,11 @@ def convert(
     """
     from cutaway import api
     from cutaway.checkpoints.folder import check_target
+    from cutaway.parts import lora
 
     check_target(folder, overwrite)  # before the work of loading
-    loaded = opened(source, dtype)
+    loaded = opened(source, dtype, adapter)
+    lora.merge(loaded.model)
     api.save(loaded, folder, overwrite=overwrite)
     files = sorted(p.name for p in folder.iterdir())
     parameters = sum(p.numel() for p in loaded.model.parameters())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from cutaway.cli.output import Dtype, Json, Source, busy, emit, opened, standard_input
+from cutaway.cli.output import Adapter, Dtype, Json, Source, busy, emit, opened, standard_input
 from cutaway.cli.usage import OptionalFloat, OptionalInt
 from cutaway.errors import CutawayError
 
@@ -34,6 +34,7 @@ def generate(
     stop: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="TEXT", help_behavior_hint="")] = (),
     seed: OptionalInt = None,
     dtype: Dtype = None,
+    adapter: Adapter = None,
     json: Json = False,
 ) -> None:
     """Let a model answer a prompt, word by word as it comes.
@@ -60,7 +61,7 @@ def generate(
     """
     from cutaway import generation
 
-    loaded = opened(source, dtype)
+    loaded = opened(source, dtype, adapter)
     ids = _prompt_ids(loaded, standard_input() if prompt == "-" else prompt, system, chat, raw)
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
@@ -107,6 +108,7 @@ def chat(
     repetition_penalty: float = 1.0,
     seed: OptionalInt = None,
     dtype: Dtype = None,
+    adapter: Adapter = None,
 ) -> None:
     """Talk with a model. It remembers the conversation; /help says what else you can type.
 
@@ -124,7 +126,7 @@ def chat(
     """
     from cutaway.cli.conversation import Conversation
 
-    loaded = opened(source, dtype)
+    loaded = opened(source, dtype, adapter)
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,

@@ -46,7 +46,7 @@ def train(
         cutaway generate runs/tiny "ROMEO:"
 
     With --json: {"folder", "step", "steps", "loss", "valid", "best", "best_step", "tokens", "seconds", "parameters",
-    "stopped", "goal", "early"}.
+    "trained", "stopped", "goal", "early"}.
 
     Args:
         show: Print the whole recipe as TOML, with an explanation of each key, and train nothing.
@@ -83,6 +83,8 @@ def stopped(summary: Summary) -> None:
 def show_summary(summary: Summary, then: str = "cutaway generate {} TEXT") -> None:
     """How a run ended, for people, and what may be done with it `then`."""
     rows = [("steps", f"{summary.step:,} of {summary.steps:,}"), ("parameters", f"{summary.parameters:,}")]
+    if summary.trained < summary.parameters:
+        rows.append(("trained of them", f"{summary.trained:,} ({summary.trained / summary.parameters:.2%})"))
     if summary.loss is not None:
         rows.append(("loss of the last step", f"{summary.loss:.4f}"))
     if summary.best is not None:

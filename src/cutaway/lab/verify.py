@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from cutaway import families
 from cutaway.api import Loaded, convert, load
-from cutaway.checkpoints import PACKAGES, hub, native, open_source, sources
+from cutaway.checkpoints import PACKAGES, adapters, hub, native, open_source, sources
 from cutaway.errors import CutawayError
 from cutaway.generation.subject import writes
 from cutaway.lab.states import Row, compare, their_states
-from cutaway.parts import EncoderDecoder, Model
+from cutaway.parts import EncoderDecoder, Model, lora
 
 TEXT = (
     "A cutaway drawing shows a machine with its hood off, still running. The engine of a language model is attention."
@@ -126,6 +126,7 @@ def verify(
         exact = None
         for dtype in dtypes:
             ours = load(source, DTYPES[dtype])
+            lora.merge(ours.model)
             ids = _ids(ours, text)
             if exact is None and dtype != "float32":
                 exact = their_states(ours.model, _peer(path, ours.model, "float32"), ids)
@@ -162,12 +163,12 @@ def _readable_by_both(source: str) -> Iterator[Path]:
     if not families.get(family).MODEL_TYPES:
         raise CutawayError(f"transformers has no {family} family, so there is nothing to compare {source} with")
     if Path(source).expanduser().exists():
-        path = Path(source).expanduser()
+        path = sources.of_run(Path(source).expanduser())
     elif source.lower() in PACKAGES:
         path = sources.locate(source)
     else:
         path = hub.fetch(source)
-    if not (path / native.CARD).is_file():
+    if not ((path / native.CARD).is_file() or adapters.is_adapter(path)):
         yield path
         return
     with TemporaryDirectory() as folder:

@@ -20,6 +20,7 @@ from cutaway import api, families
 from cutaway.checkpoints import safetensors
 from cutaway.checkpoints.folder import whole_folder
 from cutaway.errors import CheckpointError, ConfigError
+from cutaway.parts import lora
 from cutaway.training.world import World
 
 MODEL, TENSORS, FACTS = "model", "trainer.safetensors", "trainer.json"
@@ -38,7 +39,11 @@ class Position:
 
 
 def layout(model: Any) -> api.Layout:
-    """The Hugging Face layout where the family is published in it and it can say these sizes; else our own."""
+    """An adapter alone, in PEFT's; the Hugging Face layout where the family is published in it and it can say these sizes;
+    else our own.
+    """
+    if lora.names(model):
+        return "peft"
     module = families.get(model.family)
     if not module.MODEL_TYPES or model.swaps:
         return "cutaway"

@@ -13,9 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from cutaway.training import optimizers
+from cutaway.training import adapt, optimizers
 from cutaway.training.average import Average
 from cutaway.training.batch import Batch, Labelled, Loss, Pairs, Rows
+from cutaway.training.errors import TrainingError
 from cutaway.training.guard import Guard
 from cutaway.training.objectives import Objective
 from cutaway.training.parallel.shard import let_go
@@ -77,7 +78,9 @@ class Trainer:
             for name, p in module.named_parameters():
                 self.names.setdefault(p, f"{part}.{name}")  # modules may share parameters
         named = {name: p for p, name in self.names.items()}
-        self.weights: dict[str, Tensor] = {name: p.data for name, p in named.items()}
+        kept = {f"{part}.{name}" for part, module in self.modules.items() for name in adapt.kept(module)}
+        self.weights: dict[str, Tensor] = {name: p.data for name, p in named.items() if name in kept}
+        self.base = adapt.left_out(model)
         self.trained = [p for p in named.values() if p.requires_grad]
         self.optimizers = optimizers.build(recipe.optimizer, self.modules)
         self.world.same([*self.weights.values(), *(b for _, b in self._buffers())])
@@ -173,11 +176,19 @@ class Trainer:
         found |= {f"average/{name}": a for name, a in self.average.values.items()}
         found |= {f"buffers/{name}": b for name, b in self._buffers()}
         found["guard"] = self.guard.state()
+        if len(self.base):
+            found["base"] = self.base
         return found | {f"optimizer/{n}": x for n, x in optimizers.state(self.optimizers, self.names).items()}
 
     @torch.no_grad()
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Puts back what `tensors` gave."""
+        """Puts back what `tensors` gave.
+
+        Raises:
+            TrainingError: an adapter's base is not what it was.
+        """
+        if len(self.base) and not torch.allclose(saved["base"], self.base, rtol=1e-9):
+            raise TrainingError("the source whose adapter is trained has changed since the run began; restore it")
         held = {
             **{f"weights/{n}": w for n, w in self.weights.items()},
             **{f"buffers/{n}": b for n, b in self._buffers()},

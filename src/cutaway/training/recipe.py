@@ -68,6 +68,14 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Lora:
+    rank: int | None = key(None, "train detours of this rank beside the matrices of the source, in place of them", 1)
+    alpha: float | None = key(None, "what they are scaled by, times the rank; twice the rank if not given", 0)
+    targets: tuple[str, ...] = key(("all",), "beside which matrices: q, k, v, out, up, …; all in the blocks")
+    dropout: float = key(0.0, "of what the detours read", 0, 0.99)
+
+
+@dataclass(frozen=True)
 class Optimizer:
     name: Literal["adamw", "muon", "adafactor"] = key("adamw", "adamw; muon (matrices; adamw for the rest); adafactor")
     rate: float = key(3e-4, "the highest learning rate", 0)
@@ -148,6 +156,7 @@ class Recipe:
     model: Model = Model()
     objective: Objective = Objective()
     task: Task = Task()
+    lora: Lora = Lora()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     loop: Loop = Loop()

@@ -37,6 +37,7 @@ class Summary:
     tokens: int
     seconds: float
     parameters: int
+    trained: int  # of them, and of what an objective brings
     stopped: str | None
     goal: str  # what `best` is: the lowest "loss", or the highest score of that name
     early: bool  # no better evaluation for as long as the recipe's patience
@@ -197,6 +198,7 @@ class _Going:
             tokens=at.tokens,
             seconds=round(at.seconds, 3),
             parameters=sum(p.numel() for p in self.trainer.model.parameters()),
+            trained=sum(p.numel() for p in self.trainer.trained),
             stopped=self.stop[0] if self.stop and not self._over() else None,
             goal=self.prepared.goal or "loss",
             early=self._early() and at.step < self.steps,

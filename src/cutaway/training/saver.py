@@ -9,7 +9,7 @@ from threading import Thread
 import torch
 from torch import Tensor, nn
 
-from cutaway.training import checkpoint
+from cutaway.training import adapt, checkpoint
 from cutaway.training.checkpoint import Position
 from cutaway.training.loop import Trainer
 from cutaway.training.parallel.whole import whole
@@ -46,8 +46,8 @@ class Saver:
             return
         kind = "average" if self.trainer.average.values else "weights"
         with torch.no_grad():
-            for name, p in self.copy.named_parameters():
-                p.copy_(tensors[f"{kind}/model.{name}"])
+            for name in adapt.kept(self.copy):
+                self.copy.get_parameter(name).copy_(tensors[f"{kind}/model.{name}"])
         self._thread = Thread(target=self._write, args=(tensors, position, best), name="cutaway-saver")
         self._thread.start()
 

@@ -18,6 +18,7 @@ from cutaway.checkpoints import open_source
 from cutaway.errors import CutawayError
 from cutaway.text import Tokenizer
 from cutaway.training import objectives
+from cutaway.training.adapt import adapt
 from cutaway.training.data import Examples, Loader, Windows, characters, examples, octets, tokenise
 from cutaway.training.errors import TrainingError
 from cutaway.training.loop import Batches, Trainer
@@ -54,6 +55,7 @@ def prepare(recipe: Recipe, world: World | None = None) -> Prepared:
     world = laid_out(world, recipe.parallel, device)
     # what is divided is so a block at a time, and is never whole on a device
     model = _model(recipe, tokenizer, device if world.mesh is None else "cpu")
+    adapt(model, recipe)
     objective = objectives.named(
         recipe.objective.name, model, model.family, model.sizes, tokenizer, **recipe.objective.options
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from cutaway.parts import lora
 from cutaway.training.errors import TrainingError
 from cutaway.training.objectives import Objective
 from cutaway.training.parallel.shard import shard
@@ -19,6 +20,8 @@ def divide(model: nn.Module, objective: Objective, recipe: Recipe, world: World,
     """
     if world.mesh is None:
         return
+    if lora.names(model):
+        raise TrainingError("LoRA trains little, and copies of the model do: leave parallel.shard at 1")
     if objective.modules:
         raise TrainingError(
             f"the objective trains {', '.join(objective.modules)} beside the model and shares parameters with it: leave "

@@ -14,6 +14,7 @@ from cutaway import api
 from cutaway.checkpoints import open_source
 from cutaway.parts import EncoderDecoder
 from cutaway.text import Tokenizer
+from cutaway.training.adapt import adapt
 from cutaway.training.data import Examples, examples
 from cutaway.training.data.order import permuted
 from cutaway.training.errors import DataError, TrainingError
@@ -81,6 +82,7 @@ def prepare_task(recipe: Recipe, world: World) -> Tuned:
         seed=fold(recipe.loop.seed),
         options=recipe.task.options,
     )
+    adapt(model, recipe, head=kind.head is not None)
     if recipe.task.frozen:
         freeze(model, task)
     rows = recipe.loop.rows
