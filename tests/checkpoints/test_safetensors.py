@@ -49,7 +49,8 @@ def test_what_is_mapped_is_ones_own(tmp_path: Path) -> None:
     read = ours.read(path)["f32"].read()
     first["f32"].fill_(7.0)
     assert path.read_bytes() == before
-    assert torch.equal(second["f32"], TENSORS["f32"]) and torch.equal(read, TENSORS["f32"])
+    assert torch.equal(second["f32"], TENSORS["f32"])
+    assert torch.equal(read, TENSORS["f32"])
     path.unlink()
     assert torch.equal(second["f32"], TENSORS["f32"])
 

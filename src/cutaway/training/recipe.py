@@ -33,7 +33,7 @@ class Data:
         (), "names of the columns, where the first line of a CSV or TSV file is data already"
     )
     document: str = key("file", "what one text of a text file is: file, line or paragraph")
-    tokenizer: str = key("byte", "char, byte, or a source that has a tokenizer")
+    tokenizer: str = key("byte", "char, byte, bpe:8000, wordpiece:8000, unigram:8000, or a source that has one")
     length: int = key(256, "tokens a row, as the model reads them", 1)
     place: Literal["fixed", "shifted", "random"] = key("shifted", "where rows begin in the stream, epoch by epoch")
 

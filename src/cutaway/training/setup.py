@@ -7,6 +7,8 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +19,11 @@ from cutaway import api, families
 from cutaway.checkpoints import open_source
 from cutaway.errors import CutawayError
 from cutaway.text import Tokenizer
-from cutaway.training import objectives
+from cutaway.text.files import from_directory
+from cutaway.training import objectives, run
 from cutaway.training.adapt import adapt
-from cutaway.training.data import Examples, Loader, Windows, characters, examples, octets, tokenise
+from cutaway.training.data import Examples, Loader, Windows, examples, learn, tokenise
+from cutaway.training.data.vocabularies import KINDS
 from cutaway.training.errors import TrainingError
 from cutaway.training.loop import Batches, Trainer
 from cutaway.training.parallel.divide import divide
@@ -42,15 +46,18 @@ class Prepared:
     goal: str | None = None  # which of them says how good the model is; its loss does if None
 
 
-def prepare(recipe: Recipe, world: World | None = None) -> Prepared:
-    """Raises `TrainingError`, `DataError` or `ConfigError` for what does not go together."""
+def prepare(recipe: Recipe, world: World | None = None, folder: Path | None = None) -> Prepared:
+    """What a run needs; a tokenizer that was learnt for the one in `folder` is its tokenizer.
+
+    Raises `TrainingError`, `DataError` or `ConfigError` for what does not go together.
+    """
     world = world or World()
     if not recipe.data.path:
         raise TrainingError("there is nothing to learn from: give --data.path FILE")
     if recipe.task.name:
         return _tuned(recipe, world)
     texts = _examples(recipe, recipe.data.path)
-    tokenizer = _tokenizer(recipe, texts)
+    tokenizer = _tokenizer(recipe, texts, world, folder)
     device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
     world = laid_out(world, recipe.parallel, device)
     # what is divided is so a block at a time, and is never whole on a device
@@ -101,21 +108,41 @@ def _examples(recipe: Recipe, path: tuple[str, ...]) -> Examples:
     return examples(path, kind=recipe.data.kind, names=recipe.data.columns or None, document=recipe.data.document)
 
 
-def _tokenizer(recipe: Recipe, texts: Examples) -> Tokenizer:
+def _tokenizer(recipe: Recipe, texts: Examples, world: World, folder: Path | None) -> Tokenizer:
     name = recipe.data.tokenizer
+    kind, _, size = name.partition(":")
     if recipe.model.source:
         name = recipe.model.source
-    elif name == "char":
-        return characters(text for (text,), _ in texts.texts(recipe.data.column))
-    elif name == "byte":
-        return octets()
+    elif kind in KINDS:
+        if size and not (size.isdecimal() and int(size)):
+            raise TrainingError(f"data.tokenizer {kind}:N takes how many tokens it may have, not {size!r}")
+        last = run.named_in(folder, "last") if folder else None
+        # what several threads learn need not be the same twice: once for all processes, and once for the run
+        written = world.told(
+            lambda: _written(
+                from_directory(last / "model")
+                if last
+                else learn(kind, (text for (text,), _ in texts.texts(recipe.data.column)), int(size or 8000))
+            )
+        )
+        with TemporaryDirectory() as temporary:
+            for file, text in written.items():
+                (Path(temporary) / file).write_text(text, encoding="utf-8")
+            return from_directory(temporary)
     try:
         found = open_source(name).tokenizer()
     except CutawayError as error:
-        raise TrainingError(f"data.tokenizer is char, byte or a source that has one; {error}") from None
+        raise TrainingError(f"data.tokenizer is {', '.join(KINDS)} or a source that has one; {error}") from None
     if found is None:
         raise TrainingError(f"{name} has no tokenizer")
     return found
+
+
+def _written(tokenizer: Tokenizer) -> dict[str, str]:
+    """The files of a tokenizer, by name."""
+    with TemporaryDirectory() as temporary:
+        tokenizer.save(temporary)
+        return {file.name: file.read_text(encoding="utf-8") for file in Path(temporary).iterdir()}
 
 
 def _model(recipe: Recipe, tokenizer: Tokenizer, device: str) -> Any:

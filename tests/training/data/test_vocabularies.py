@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cutaway
 import cutaway.text
+from cutaway.training import train
 from cutaway.training.data import examples, learn
-from cutaway.training.errors import DataError
+from cutaway.training.errors import DataError, TrainingError
+from cutaway.training.recipe import read
 
 LEARNT = ["bpe", "wordpiece", "unigram"]
 STRANGE = ["", " ", "  two  spaces\n\n\n", "½ naïve 日本 🙂\r\n\t", "</s> [SEP] <mask>", "a" * 300, "\ud800"]
@@ -129,9 +132,9 @@ def test_lowercase_is_asked_for():
 @pytest.mark.parametrize("kind", LEARNT)
 def test_what_cannot_be_learnt_is_said(kind, tmp_path):
     for texts in ([], [""]):
-        with pytest.raises(DataError, match="not one character|no vocabulary"):
+        with pytest.raises(DataError, match=r"not one character|no vocabulary"):
             learn(kind, texts, 1000)
-    with pytest.raises(DataError, match="no room|too small"):
+    with pytest.raises(DataError, match=r"no room|too small"):
         learn(kind, ["some text with a few letters: ½"] * 3, 6)
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n' * 3 + "broken\n")
     with pytest.raises(DataError, match=r"bad\.jsonl, line 4"):
@@ -141,3 +144,29 @@ def test_what_cannot_be_learnt_is_said(kind, tmp_path):
 def test_no_such_kind():
     with pytest.raises(DataError, match="there are char, byte, bpe, wordpiece, unigram"):
         learn("sentencepiece", ["a"])
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram"])
+def test_a_run_goes_on_with_the_tokenizer_that_it_learnt(kind, tmp_path):
+    """Learnt twice, word pieces and unigrams come out in another order: a run that did would find other data."""
+    (tmp_path / "text.txt").write_text(
+        "\n".join(f"the {a} sat on the {b} and ate it" for a in "abcdef" for b in "ghijkl")
+    )
+    recipe = {
+        "data": {"path": [str(tmp_path / "text.txt")], "tokenizer": f"{kind}:290", "length": 16},
+        "model": {"preset": "gpt2", "width": 16, "layers": 1, "heads": 2},
+        "loop": {"steps": 2, "rows": 2},
+        "watch": {"curves": False},
+    }
+    train(read(recipe), tmp_path / "run")
+    assert train(None, tmp_path / "run").step == 2
+    saved = cutaway.load(tmp_path / "run")
+    assert saved.model.stack.embedding.tokens.num_embeddings == saved.tokenizer.vocab_size
+    assert saved.tokenizer.decode(saved.tokenizer.encode("the a sat")).strip().startswith("the")
+
+
+def test_a_size_is_a_number(tmp_path):
+    (tmp_path / "text.txt").write_text("some text")
+    recipe = {"data": {"path": [str(tmp_path / "text.txt")], "tokenizer": "bpe:x"}, "model": {"preset": "gpt2"}}
+    with pytest.raises(TrainingError, match="how many tokens it may have, not 'x'"):
+        train(read(recipe), tmp_path / "run")

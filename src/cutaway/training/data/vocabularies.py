@@ -26,6 +26,8 @@ _T5 = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>", "bos": "<s>", "mask": "<ma
 _GPT = {name: _T5[name] for name in ("pad", "bos", "eos", "mask")}
 _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
+KINDS = ("char", "byte", "bpe", "wordpiece", "unigram")
+
 
 def learn(
     kind: str, texts: Iterable[str], size: int = 8000, *, special: Sequence[str] = (), lowercase: bool = False
@@ -165,4 +167,5 @@ def _made(
 ) -> Tokenizer:
     engine = RustEngine(written, "the tokenizer made here")
     prefix, suffix = ([engine.specials[text] for text in side] for side in (before, after))
-    return Tokenizer(engine, Roles(**roles, prefix=prefix, suffix=suffix))
+    named: dict[str, Any] = {**roles, "prefix": prefix, "suffix": suffix}
+    return Tokenizer(engine, Roles(**named))
