@@ -134,7 +134,7 @@ def test_what_cannot_be_learnt_is_said(kind, tmp_path):
     for texts in ([], [""]):
         with pytest.raises(DataError, match=r"not one character|no vocabulary"):
             learn(kind, texts, 1000)
-    with pytest.raises(DataError, match=r"no room|too small"):
+    with pytest.raises(DataError, match=r"no room|too small|not large enough"):
         learn(kind, ["some text with a few letters: ½"] * 3, 6)
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n' * 3 + "broken\n")
     with pytest.raises(DataError, match=r"bad\.jsonl, line 4"):

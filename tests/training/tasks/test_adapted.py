@@ -28,7 +28,7 @@ TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 @pytest.fixture(scope="module")
 def finished(encoder, reviews, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "reviews"
-    tuned(encoder, "classification", reviews, folder, data__valid=reviews, loop__epochs=12, **LORA)
+    tuned(encoder, "classification", reviews, folder, data__valid=reviews, loop__epochs=20, **LORA)
     return folder
 
 
@@ -69,7 +69,9 @@ def test_detours_and_the_head_are_trained_and_kept_and_nothing_else(finished, en
     assert len(stored) == len(trained)
     before, after = cutaway.load(encoder).model, cutaway.load(finished).model
     lora.use(after, None)
-    names = [name for name, _ in before.named_parameters()]
+    names = [
+        name for name, _ in before.named_parameters() if not name.startswith("pooler.")
+    ]  # the new head has its own
     assert all(torch.equal(before.get_parameter(name), after.get_parameter(name)) for name in names)
 
 
