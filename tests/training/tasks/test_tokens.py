@@ -18,7 +18,7 @@ from cutaway.training.tuning import evaluate, predict
 @pytest.fixture(scope="module")
 def finished(encoder, names, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "names"
-    tuned(encoder, "tokens", names, folder)
+    tuned(encoder, "tokens", names, folder, loop__epochs=16)
     return folder
 
 
