@@ -24,7 +24,7 @@ COMMANDS = {
     "verify": ("cutaway.cli.verify", "compare a model with transformers, number by number"),
     "train": ("cutaway.cli.train", "teach a model from text files; a run that was stopped goes on"),
     "finetune": ("cutaway.cli.tune", "tune a trained model for a task; a run that was stopped goes on"),
-    "eval": ("cutaway.cli.tune", "score a tuned model on data"),
+    "eval": ("cutaway.cli.tune", "score a model on data: its task, or perplexity"),
     "predict": ("cutaway.cli.tune", "ask a tuned model about new texts"),
     "convert": ("cutaway.cli.sources", "write a model as a folder that transformers reads"),
 }

@@ -67,20 +67,23 @@ def eval(
     settings: Suppress[dict[str, str]] = {},  # noqa: B006 (never changed)
     json: Json = False,
 ) -> None:
-    """Score a tuned model on data.
+    """Score a model on data: by its task, or a decoder by how well it foresees the texts.
 
     A run is scored as it was tuned. Its keys can be given anew, and those of another source: --data.columns, --task.text,
-    --task.answer, --data.length, --evaluate.rows and the options of the task.
+    --task.answer, --data.length, --evaluate.rows and the options of the task. Without a task a window of --data.length
+    tokens slides over each text by --task.stride; --data.document says what one text is: file, line or paragraph.
 
     Examples:
         cutaway eval runs/movies --data test.tsv
         cutaway eval ./folder --task tokens --data test.conll --data.length 128
+        cutaway eval smollm2 --data novel.txt --data.length 512 --task.stride 256
 
-    With --json: the scores by name, and "examples".
+    With --json: the scores by name, and "examples"; without a task "perplexity", "bits_per_byte", "loss" (nats a token),
+    "tokens", "bytes", "documents", "length" and "stride".
     """
     from cutaway.training.tuning import evaluate
 
-    recipe = _recipe(source, task, settings)
+    recipe = _recipe(source, task, settings, foreseen=True)
     with busy("scoring"):
         scores = evaluate(
             source,
@@ -89,7 +92,8 @@ def eval(
             columns=recipe.data.columns,
             text=recipe.task.text,
             answer=recipe.task.answer,
-            **_running(recipe),
+            document=recipe.data.document,
+            **{**_running(recipe), "length": recipe.data.length if "data.length" in settings else None},
         )
     if json:
         emit(scores)
@@ -159,11 +163,11 @@ def show(texts: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> None:
         console().print(f"       {text}", style="dim", soft_wrap=True, markup=False)
 
 
-def _recipe(source: str, task: str | None, settings: Mapping[str, str]) -> Recipe:
+def _recipe(source: str, task: str | None, settings: Mapping[str, str], foreseen: bool = False) -> Recipe:
     from cutaway.training import toml
     from cutaway.training.tuning import settled
 
-    return toml.settings(settings, settled(source, task))
+    return toml.settings(settings, settled(source, task, foreseen))
 
 
 def _running(recipe: Recipe) -> dict[str, Any]:

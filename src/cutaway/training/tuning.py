@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from cutaway import api
 from cutaway.checkpoints import open_source
 from cutaway.training import toml
 from cutaway.training.data import examples
 from cutaway.training.errors import TrainingError
+from cutaway.training.metrics.perplexity import perplexity
 from cutaway.training.recipe import Data, Evaluate, Loop, Optimizer, Recipe, Schedule, read
 from cutaway.training.run import recipe_of
 from cutaway.training.tasks.setup import kind_of, opened
@@ -78,12 +82,16 @@ def evaluate(
     columns: Sequence[str] | None = None,
     text: str | None = None,
     answer: str | None = None,
+    document: str = "file",
     length: int | None = None,
     rows: int | None = None,
     device: str | None = None,
     **options: Any,
 ) -> dict[str, float]:
-    """How good a tuned model is on data: the scores of its task, and how many examples there were.
+    """How good a model is on data: the scores of its task, and how many examples there were.
+
+    A decoder is scored by how well it foresees the texts, where no task is given: perplexity, bits per byte, and what
+    `metrics.perplexity` says of them.
 
     What is not given is as the run had it, where the source is one.
 
@@ -91,20 +99,23 @@ def evaluate(
         task: by the run, or by the model's head, if not given.
         columns: names of the columns, where the first line of a CSV or TSV file is data already.
         text, answer: which columns are read and compared, where the data do not call them as the task does.
-        length: the most tokens a row has.
+        document: what one text of a text file is: the "file", a "line" or a "paragraph".
+        length: the most tokens a row has; 256, or without a task what a run learnt with, or else what the model takes, up
+            to 1,024.
         rows: how many at once.
-        options: of the task.
+        options: of the task; without one, the `stride` of the windows.
     """
-    usual = settled(source, task)
-    kind = kind_of(usual.task.name or "")
-    found = kind.read(
-        examples(data, names=(usual.data.columns if columns is None else columns) or None),
-        text or usual.task.text,
-        answer or usual.task.answer,
-    )
+    usual = settled(source, task, foreseen=True)
+    columns = usual.data.columns if columns is None else columns
+    given = examples(data, names=columns or None, document=document)
+    rows = rows or usual.evaluate.rows or usual.loop.rows
+    if usual.task.name is None:
+        return _foreseen(source, given.texts(text), length, rows, device, options)
+    kind = kind_of(usual.task.name)
+    found = kind.read(given, text or usual.task.text, answer or usual.task.answer)
     model, made = _opened(source, kind, usual, length, device, options)
     made.check(found)
-    answers = made.answers(model, [example.text for example in found], rows or usual.evaluate.rows or usual.loop.rows)
+    answers = made.answers(model, [example.text for example in found], rows)
     return {**made.score(answers, found), "examples": len(found)}
 
 
@@ -152,11 +163,34 @@ def _opened(
     )
 
 
+def _foreseen(
+    source: str | os.PathLike[str],
+    texts: Iterable[tuple[tuple[str, ...], bool]],
+    length: int | None,
+    rows: int,
+    device: str | None,
+    options: Mapping[str, Any],
+) -> dict[str, float]:
+    """How well a decoder foresees texts."""
+    if unknown := options.keys() - {"stride"}:
+        raise TrainingError(f"without a task there is no option {', '.join(unknown)}; give --task, or leave it out")
+    held = _of_run(Path(source).expanduser())
+    loaded = api.load(source, "float32", device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if loaded.tokenizer is None:
+        raise TrainingError(f"{os.fspath(source)} has no tokenizer, so there is nothing to read texts with")
+    length = length or (held.data.length if held else None)
+    pieces = ((text, whole) for (text,), whole in texts)
+    return perplexity(loaded.model, loaded.tokenizer, pieces, length=length, rows=rows, **options)
+
+
 HEADS = {"sequence": "classification", "token": "tokens", "span": "questions"}
 
 
-def settled(source: str | os.PathLike[str], task: str | None = None) -> Recipe:
+def settled(source: str | os.PathLike[str], task: str | None = None, foreseen: bool = False) -> Recipe:
     """How a tuned model is asked: as it was tuned, where the source is a run for the task; its head may tell the task.
+
+    Args:
+        foreseen: where nothing tells a task, there may be none: texts are foreseen.
 
     Raises:
         TrainingError: nothing tells, or the model has no head for it.
@@ -166,6 +200,8 @@ def settled(source: str | os.PathLike[str], task: str | None = None) -> Recipe:
         return held
     own = HEADS.get(getattr(open_source(source).sizes, "head", None) or "")
     name = task or own
+    if name is None and foreseen:
+        return TUNING
     if name is None or (own != name and kind_of(name).head is not None):
         there = f"its head is for {own}" if own else "it has no head for a task"
         what = f"tune it for {name}" if name else "say which task, or tune it"
