@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,8 +41,8 @@ class Context:
 
     def enter(self, name: str) -> Context:
         """The context of the part `name` inside this one."""
-        inside = copy(self)  # `replace` would run the constructor, three times a layer
-        object.__setattr__(inside, "site", f"{self.site}.{name}" if self.site else name)
+        inside = object.__new__(type(self))  # `replace` would run the constructor, three times a layer
+        inside.__dict__.update(self.__dict__, site=f"{self.site}.{name}" if self.site else name)
         return inside
 
     def once(self, key: Hashable, build: Callable[[], Made]) -> Made:

@@ -142,13 +142,14 @@ class Rotary(nn.Module):
 
     def forward(self, x: Float[Tensor, "b h t e"], ctx: Context) -> Float[Tensor, "b h t e"]:
         cos, sin = ctx.once((self, "angles"), lambda: self.angles(ctx))
-        turned, rest = x[..., : self.width].float(), x[..., self.width :]
+        whole = self.width == x.shape[-1]
+        pairs = (x if whole else x[..., : self.width]).float()
         if self.interleaved:
-            partner = turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+            partner = pairs.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
         else:
-            partner = turned.roll(self.width // 2, -1)
-        turned = (turned * cos + partner * sin).to(x.dtype)
-        return torch.cat([turned, rest], -1) if rest.shape[-1] else turned
+            partner = pairs.roll(self.width // 2, -1)
+        turned = torch.addcmul(pairs * cos, partner, sin).to(x.dtype)
+        return turned if whole else torch.cat([turned, x[..., self.width :]], -1)
 
 
 def check_scaling(scaling: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
