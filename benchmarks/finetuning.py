@@ -1,13 +1,15 @@
-"""MiniLM tuned for three tasks, in cutaway and in plain `transformers`, by the same recipe.
+"""MiniLM tuned for three tasks, in cutaway and in plain `transformers`, by the same recipe; and by LoRA.
 
     CUTAWAY_DATA=FOLDER python benchmarks/finetuning.py [--tasks movies wnut17 xquad] [--seeds 0 1 2] [--out results.jsonl]
     CUTAWAY_DATA=FOLDER python benchmarks/finetuning.py --speed 20
 
-Alike in both: the files, which examples are in which batch and in which order, the optimizer (AdamW; norms, biases and
-embeddings do not decay), the schedule, clipping, dropout, the number of steps. Different: the model's code, and the numbers
-that dropout and new heads draw. So scores differ by luck, and seeds show how much of it there is.
+Alike in both libraries: the weights they begin with, the new head's too; the files, which examples are in which batch and in
+which order; what dropout draws; the optimizer (AdamW; norms, biases and embeddings do not decay), the schedule, clipping, the
+number of steps. Different: the model's code. One thing more in `xquad`: a model of transformers may point at padding while it
+learns, ours may not. Seeds change the head, the order and the draws. `lora` is cutaway with the same recipe but its rate,
+training detours beside all matrices of the blocks, and the new head.
 
-Each run is a process of its own, the two libraries in turn; results are written to `--out` as they come, and what is there
+Each run is a process of its own, the libraries in turn; results are written to `--out` as they come, and what is there
 already is not run again. `--speed N` times N steps of each task instead, both libraries in one process, step by step in
 turn on the same batches: the median of seconds a step, and of the ratio of a pair, above 1 where cutaway is faster. A step is
 the making of its batch, forward, backward, clipping and update.
@@ -24,14 +26,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from cutaway.checkpoints.sources import locate
+import cutaway
+from cutaway.training.adapt import adapt
 from cutaway.training.data import examples
 from cutaway.training.loop import Trainer
+from cutaway.training.recipe import Recipe
 from cutaway.training.schedules import factor
 from cutaway.training.seeds import fold
 from cutaway.training.tasks import TASKS as KINDS
@@ -41,14 +46,15 @@ from cutaway.training.tuning import recipe_for
 
 DATA = Path(os.environ.get("CUTAWAY_DATA", ""))
 TASKS: dict[str, dict[str, Any]] = {
-    "movies": {"task": "classification", "goal": "accuracy", "rate": "2e-4", "rows": 32, "length": 64, "epochs": 1,
-               "train": 1500, "test": 1007},
-    "wnut17": {"task": "tokens", "goal": "f1", "rate": "3e-4", "rows": 8, "length": 96, "epochs": 2, "train": 1000,
-               "test": 1287},
+    "movies": {"task": "classification", "goal": "accuracy", "rate": "2e-4", "rows": 32, "length": 64, "epochs": 3,
+               "train": 2500, "lora": {"rank": 4, "rate": "2e-3"}},
+    "wnut17": {"task": "tokens", "goal": "f1", "rate": "3e-4", "rows": 8, "length": 96, "epochs": 3, "train": 1500,
+               "lora": {"rank": 8, "rate": "2e-3"}},
     "xquad": {"task": "questions", "goal": "f1", "rate": "2e-4", "rows": 8, "length": 192, "epochs": 2, "train": 700,
-              "test": 290},
+              "lora": {"rank": 8, "rate": "2e-3"}},
 }  # fmt: skip
 LIBRARIES = ("cutaway", "transformers")
+WAYS = (*LIBRARIES, "lora")
 
 
 def examples_of(name: str) -> tuple[list[Any], list[Any]]:
@@ -62,14 +68,14 @@ def examples_of(name: str) -> tuple[list[Any], list[Any]]:
     else:
         names, end = (["label", "text"], "tsv") if name == "movies" else (None, "conll")
         train, test = (kind.read(examples(DATA / name / f"{part}.{end}", names=names)) for part in ("train", "test"))
-    return train[: setting["train"]], test[: setting["test"]]
+    return train[: setting["train"]], test
 
 
 class Work:
-    """One task and one seed, with our model; `peer` is the other one."""
+    """One task and one seed."""
 
     def __init__(self, name: str, seed: int) -> None:
-        self.setting, self.seed = TASKS[name], seed
+        self.setting = TASKS[name]
         self.kind = KINDS[self.setting["task"]]
         self.train, self.test = examples_of(name)
         self.names = self.kind.classes([*self.train, *self.test])
@@ -77,12 +83,23 @@ class Work:
         self.model, self.task = opened("minilm", self.kind, self.names, length=length, device="cpu", seed=fold(seed))
         self.batches = Buckets(self.task.encode(self.train), self.setting["rows"], seed=fold(seed, 2))
         self.steps = self.setting["epochs"] * len(self.batches)
-        settings = {"loop.steps": str(self.steps), "loop.seed": str(seed), "optimizer.rate": self.setting["rate"]}
-        self.recipe = recipe_for("minilm", self.setting["task"], ["-"], settings)
+        self.settings = {"loop.steps": str(self.steps), "loop.seed": str(seed), "optimizer.rate": self.setting["rate"]}
+        self.recipe = self.asked()
 
-    def ours(self) -> tuple[Callable[[int], object], Any]:
-        """What makes step n, and the model."""
-        trainer = Trainer(self.model, self.task.objective(self.model), self.batches, self.recipe)
+    def asked(self, **more: str) -> Recipe:
+        return recipe_for("minilm", self.setting["task"], ["-"], self.settings | more)
+
+    def way(self, who: str) -> tuple[Callable[[int], object], Any]:
+        """What makes step n, and the model that learns."""
+        return self.theirs() if who == "transformers" else self.ours(detours=who == "lora")
+
+    def ours(self, *, detours: bool = False) -> tuple[Callable[[int], object], Any]:
+        recipe = self.recipe
+        if detours:
+            chosen = self.setting["lora"]
+            recipe = self.asked(**{"lora.rank": chosen["rank"], "optimizer.rate": chosen["rate"]})
+            adapt(self.model, recipe, head=True)
+        trainer = Trainer(self.model, self.task.objective(self.model), self.batches, recipe)
         return trainer.step, self.model
 
     def theirs(self) -> tuple[Callable[[int], object], Any]:
@@ -90,10 +107,11 @@ class Work:
 
         heads = {"sequence": "SequenceClassification", "token": "TokenClassification", "span": "QuestionAnswering"}
         automatic = getattr(transformers, f"AutoModelFor{heads[self.kind.head or '']}")
-        more = {"num_labels": len(self.names)} if self.names else {}
         transformers.logging.set_verbosity_error()
-        torch.manual_seed(self.seed)
-        model = automatic.from_pretrained(str(locate("minilm")), attn_implementation="sdpa", **more)
+        transformers.logging.disable_progress_bar()
+        with TemporaryDirectory() as folder:  # from our weights, so that the heads begin alike
+            path = cutaway.save(self.model, Path(folder) / "model", tokenizer=self.task.tokenizer)
+            model = automatic.from_pretrained(path, attn_implementation="sdpa")
         tables = {n for n, m in model.named_modules() if isinstance(m, (torch.nn.LayerNorm, torch.nn.Embedding))}
         groups: dict[bool, list[Any]] = {True: [], False: []}
         for n, p in model.named_parameters():
@@ -104,7 +122,9 @@ class Work:
 
         def step(number: int) -> None:
             model.train()
-            model(**arguments(self.batches.batch(number - 1))).loss.backward()
+            batch = arguments(self.batches.batch(number - 1))
+            torch.manual_seed(fold(fold(self.recipe.loop.seed, number, 0, 0), 1))  # as our loop does, for dropout
+            model(**batch).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), chosen.clip)
             for group in optimizer.param_groups:
                 group["lr"] = chosen.rate * factor(self.recipe.schedule, number, self.steps)
@@ -143,14 +163,17 @@ class Read(torch.nn.Module):
 def run(name: str, seed: int, who: str) -> dict[str, Any]:
     """One run, in this process."""
     work = Work(name, seed)
-    step, model = work.ours() if who == "cutaway" else work.theirs()
+    step, model = work.way(who)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    share = trained / sum(p.numel() for p in model.parameters())
     begin = time.perf_counter()
     for number in range(1, work.steps + 1):
         step(number)
-    seconds = time.perf_counter() - begin
-    asked = model.eval() if who == "cutaway" else Read(model.eval())
+    seconds = round(time.perf_counter() - begin, 2)
+    asked = Read(model.eval()) if who == "transformers" else model.eval()
     scores = work.task.score(work.task.answers(asked, [e.text for e in work.test]), work.test)
-    return {"task": name, "seed": seed, "who": who, "steps": work.steps, "seconds": round(seconds, 2), **scores}
+    made = {"task": name, "seed": seed, "who": who, "steps": work.steps, "seconds": seconds, "trained": share}
+    return made | scores
 
 
 def speed(names: list[str], count: int) -> None:
@@ -158,7 +181,7 @@ def speed(names: list[str], count: int) -> None:
     print("| task | seconds a step, cutaway | transformers | transformers / cutaway |\n|---|--:|--:|--:|")
     for name in names:
         work = Work(name, 0)
-        steps = {"cutaway": work.ours()[0], "transformers": work.theirs()[0]}
+        steps = {who: work.way(who)[0] for who in reversed(LIBRARIES)}  # theirs begins with a copy of our weights
         taken: dict[str, list[float]] = {who: [] for who in LIBRARIES}
         for number in range(1, count + 3):
             for who in LIBRARIES if number % 2 else LIBRARIES[::-1]:
@@ -172,23 +195,23 @@ def speed(names: list[str], count: int) -> None:
 
 def report(found: list[dict[str, Any]]) -> None:
     """Mean ± standard deviation over seeds, in percent."""
-    print("| task | score | cutaway | transformers | seeds |\n|---|---|--:|--:|--:|")
+    print("| task | score | cutaway | transformers | LoRA | trained of all | seeds |\n|---|---|--:|--:|--:|--:|--:|")
     for name, setting in TASKS.items():
-        scores = {
-            w: {r["seed"]: 100 * r[setting["goal"]] for r in found if (r["task"], r["who"]) == (name, w)}
-            for w in LIBRARIES
-        }
-        seeds = sorted(scores["cutaway"].keys() & scores["transformers"].keys())
-        if len(seeds) > 1:
-            both = [[scores[who][seed] for seed in seeds] for who in LIBRARIES]
-            cells = [f"{statistics.mean(some):.1f} ± {statistics.stdev(some):.1f}" for some in both]
-            print(f"| {name} | {setting['goal']} | {' | '.join(cells)} | {len(seeds)} |")
+        runs = {who: [r for r in found if (r["task"], r["who"]) == (name, who)] for who in WAYS}
+        cells = []
+        for some in runs.values():
+            scores = [100 * r[setting["goal"]] for r in some]
+            cells.append(f"{statistics.mean(scores):.1f} ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else "")
+        trained = f"{100 * runs['lora'][0]['trained']:.2f}%" if runs["lora"] else ""
+        seeds = sorted(r["seed"] for r in runs["cutaway"])
+        print(f"| {name} | {setting['goal']} | {' | '.join(cells)} | {trained} | {' '.join(map(str, seeds))} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--speed", type=int, metavar="STEPS")
     parser.add_argument("--out", type=Path, default=Path("finetuning.jsonl"))
@@ -203,7 +226,7 @@ def main() -> None:
         return
     found = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     done = {(r["task"], r["seed"], r["who"]) for r in found}
-    wanted = [(name, seed, who) for seed in given.seeds for name in given.tasks for who in LIBRARIES]
+    wanted = [(name, seed, who) for seed in given.seeds for name in given.tasks for who in given.ways]
     for name, seed, who in (each for each in wanted if each not in done):
         command = [sys.executable, __file__, "--threads", str(given.threads), "--one", name, str(seed), who]
         made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
