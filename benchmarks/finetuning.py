@@ -49,7 +49,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "movies": {"task": "classification", "goal": "accuracy", "rate": "2e-4", "rows": 32, "length": 64, "epochs": 3,
                "train": 2500, "lora": {"rank": 4, "rate": "2e-3"}},
     "wnut17": {"task": "tokens", "goal": "f1", "rate": "3e-4", "rows": 8, "length": 96, "epochs": 3, "train": 1500,
-               "lora": {"rank": 8, "rate": "2e-3"}},
+               "lora": {"rank": 8, "rate": "1e-3"}},
     "xquad": {"task": "questions", "goal": "f1", "rate": "2e-4", "rows": 8, "length": 192, "epochs": 2, "train": 700,
               "lora": {"rank": 8, "rate": "2e-3"}},
 }  # fmt: skip
@@ -97,7 +97,7 @@ class Work:
         recipe = self.recipe
         if detours:
             chosen = self.setting["lora"]
-            recipe = self.asked(**{"lora.rank": chosen["rank"], "optimizer.rate": chosen["rate"]})
+            recipe = self.asked(**{"lora.rank": str(chosen["rank"]), "optimizer.rate": chosen["rate"]})
             adapt(self.model, recipe, head=True)
         trainer = Trainer(self.model, self.task.objective(self.model), self.batches, recipe)
         return trainer.step, self.model
