@@ -54,14 +54,19 @@ class AttentiveRecurrence(nn.Module):
         keys, allowed = self.attention.key(memory), (ctx.memory_pos >= 0).expand(x.shape[0], -1)
         cells = None if ctx.state is None else ctx.state.cells(ctx.site, lambda: cell.beginning(x))
         state = cell.beginning(x) if cells is None else {name: held.clone() for name, held in cells.held.items()}
-        real = (ctx.pos >= 0).expand(x.shape[0], -1)
+        # what follows a text does not change it
+        plain = ctx.packing == "none" or (ctx.packing == "right" and cells is None)
+        real = None if plain else (ctx.pos >= 0).expand(x.shape[0], -1)
+        own, looked = cell.weight_ih.split([x.shape[-1], memory.shape[-1]], 1)
+        given = x @ own.mT + cell.bias_ih  # all tokens at once
         outputs, patterns = [], []
         for t in range(x.shape[1]):
             pattern = self.attention(state["h"], keys, allowed)
             seen = (pattern[:, None] @ memory)[:, 0]  # (B, D)
-            given = torch.cat([x[:, t], seen], -1) @ cell.weight_ih.mT + cell.bias_ih
-            new = cell.step(given, state)
-            state = {name: torch.where(real[:, t, None], new[name], state[name]) for name in new}
+            new = cell.step(given[:, t] + seen @ looked.mT, state)
+            if real is not None:
+                new = {name: torch.where(real[:, t, None], new[name], state[name]) for name in new}
+            state = new
             outputs.append(torch.cat([state["h"], seen], -1))
             patterns.append(pattern)
         if cells is not None:

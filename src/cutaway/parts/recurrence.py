@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.attention import Full, Mask
-from cutaway.axes import Bool, Float
+from cutaway.axes import Bool, Float, Int
 from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
 
@@ -61,13 +61,17 @@ class Recurrence(nn.Module):
             cells = ctx.state.cells(ctx.site, lambda: self.beginning(x))
         start = self.beginning(x) if cells is None else {name: held.clone() for name, held in cells.held.items()}
         real = None if ctx.packing == "none" else (ctx.pos >= 0).expand(x.shape[0], -1)
-        if self.reverse:
-            x, real = x.flip(1), None if real is None else real.flip(1)
+        turned = backwards(x.shape[1], real) if self.reverse else None
+        if ctx.packing == "right" and cells is None:
+            real = None  # what follows a text does not change it, so the fast form serves
+        if turned is not None:
+            turned = turned.to(x.device)
+            x, real = x.take_along_dim(turned, 1), None if real is None else real.take_along_dim(turned[..., 0], 1)
         y, end = (self.fused if real is None else self.plain)(x, start, real)
         if cells is not None:
             for name, held in cells.held.items():
                 held.copy_(end[name])
-        return y.flip(1) if self.reverse else y
+        return y if turned is None else y.take_along_dim(turned, 1)
 
     def beginning(self, x: Tensor) -> dict[str, Tensor]:
         """The state before the first token: zeros."""
@@ -104,6 +108,15 @@ class Recurrence(nn.Module):
         run: Any = torch.lstm if self.cell == "lstm" else torch.gru
         y, *end = run(x, begin if self.cell == "lstm" else begin[0], weights, True, 1, 0.0, self.training, False, True)
         return y, {name: held[0] for name, held in zip(state, end, strict=True)}
+
+
+def backwards(length: int, real: Bool[Tensor, "b t"] | None) -> Int[Tensor, "#b t 1"]:
+    """Which token stands where when each row's tokens are turned round, its padding staying in its place; its own inverse."""
+    if real is None:
+        return torch.arange(length - 1, -1, -1)[None, :, None]
+    place = torch.arange(length, device=real.device).expand_as(real)
+    first, count = real.int().argmax(1, keepdim=True), real.sum(1, keepdim=True)
+    return torch.where(real, 2 * first + count - 1 - place, place)[..., None]
 
 
 class BothWays(nn.Module):

@@ -59,7 +59,7 @@ class Objective:
 @dataclass(frozen=True)
 class Task:
     name: Literal["classification", "tokens", "questions", "translation", "summarisation", "instructions"] | None = key(
-        None, "what a model with a source is tuned for, in place of an objective over running text"
+        None, "what a model with a source is tuned for; translation and summarisation may begin from a preset"
     )
     text: str | None = key(None, "the column that is read; the task's own if not given")
     answer: str | None = key(None, "the column of what should come out; the task's own if not given")
@@ -104,6 +104,9 @@ class Loop:
     steps: int = key(1000, "updates of the weights", 1)
     epochs: float | None = key(None, "passes over the data, in place of steps", 0)
     rows: int = key(32, "rows at once, of all processes together", 1)
+    tokens: int | None = key(
+        None, "tokens at once, padding included, in place of rows: of a task, whose texts differ in length", 1
+    )
     batch: int | None = key(
         None, "tokens an update, gathered over as many times rows as it takes; one time if not given", 1
     )

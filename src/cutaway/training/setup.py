@@ -55,7 +55,7 @@ def prepare(recipe: Recipe, world: World | None = None, folder: Path | None = No
     if not recipe.data.path:
         raise TrainingError("there is nothing to learn from: give --data.path FILE")
     if recipe.task.name:
-        return _tuned(recipe, world)
+        return _tuned(recipe, world, folder)
     texts = _examples(recipe, recipe.data.path)
     tokenizer = _tokenizer(recipe, texts, world, folder)
     device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -90,13 +90,19 @@ def in_steps(recipe: Recipe, batches: int, accumulate: int) -> Recipe:
     )
 
 
-def _tuned(recipe: Recipe, world: World) -> Prepared:
-    """A model with a source, and a task."""
-    from cutaway.training.tasks.setup import prepare_task
+def _tuned(recipe: Recipe, world: World, folder: Path | None) -> Prepared:
+    """A model with a source, or one that is to write and begins from a preset, and its task."""
+    from cutaway.training.tasks.setup import begins, prepare_task
 
     if recipe.parallel.shard > 1:
         raise TrainingError("a task is learnt by whole copies of the model: leave parallel.shard at 1")
-    made = prepare_task(recipe, world)
+    begun = None
+    if recipe.model.source is None:
+        columns = begins(recipe)
+        tokenizer = _tokenizer(recipe, _examples(recipe, recipe.data.path), world, folder, columns)
+        device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        begun = _model(recipe, tokenizer, device), tokenizer
+    made = prepare_task(recipe, world, begun)
     accumulate = max(1, -(-(recipe.loop.batch or 1) // made.tokens))
     chosen = in_steps(recipe, len(made.train), accumulate)
     trainer = Trainer(made.model, made.objective, made.train, chosen, accumulate=accumulate, world=world)
@@ -108,7 +114,10 @@ def _examples(recipe: Recipe, path: tuple[str, ...]) -> Examples:
     return examples(path, kind=recipe.data.kind, names=recipe.data.columns or None, document=recipe.data.document)
 
 
-def _tokenizer(recipe: Recipe, texts: Examples, world: World, folder: Path | None) -> Tokenizer:
+def _tokenizer(
+    recipe: Recipe, texts: Examples, world: World, folder: Path | None, columns: tuple[str, ...] = ()
+) -> Tokenizer:
+    """`columns`: it is learnt from, where that is not the one of `data`."""
     name = recipe.data.tokenizer
     kind, _, size = name.partition(":")
     if recipe.model.source:
@@ -122,7 +131,11 @@ def _tokenizer(recipe: Recipe, texts: Examples, world: World, folder: Path | Non
             lambda: _written(
                 from_directory(last / "model")
                 if last
-                else learn(kind, (text for (text,), _ in texts.texts(recipe.data.column)), int(size or 8000))
+                else learn(
+                    kind,
+                    (t for row, _ in texts.texts(*columns or (recipe.data.column,)) for t in row),
+                    int(size or 8000),
+                )
             )
         )
         with TemporaryDirectory() as temporary:
@@ -161,7 +174,8 @@ def _model(recipe: Recipe, tokenizer: Tokenizer, device: str) -> Any:
     of = module.PRESETS.get(preset, module.Sizes)  # the class has the defaults
     known = {f.name: getattr(of, f.name) for f in dataclasses.fields(of) if hasattr(of, f.name)}
     likely = SimpleNamespace(**{**known, **chosen.sizes})
-    sizes = objectives.sizes_for(recipe.objective.name, family, likely, tokenizer, recipe.data.length)
+    learnt = "translation" if recipe.task.name else recipe.objective.name
+    sizes = objectives.sizes_for(learnt, family, likely, tokenizer, recipe.data.length)
     swaps: dict[str, Any] = {kind: getattr(chosen, kind) for kind in ("norm", "position", "feedforward", "embedding")}
     mixer = list(chosen.mixer) or None
     return api.build(

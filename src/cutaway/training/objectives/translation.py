@@ -33,8 +33,8 @@ class Translation:
     def batch(self, rows: Rows | Pairs | Labelled, draw: torch.Generator) -> Batch:
         if not isinstance(rows, Pairs):
             raise TrainingError(
-                "the objective translation takes pairs of texts; of single ones, an encoder with a decoder "
-                "learns by 'spans' or 'denoising'"
+                "the objective translation takes pairs of texts: give --task.name translation; of single ones, an "
+                "encoder with a decoder learns by 'spans' or 'denoising'"
             )
         for side in (rows.source, rows.target):
             texts(side, "translation")

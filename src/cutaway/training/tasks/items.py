@@ -18,6 +18,7 @@ from cutaway.training.data.order import Indices, permuted
 from cutaway.training.errors import DataError
 from cutaway.training.seeds import fold
 
+NEAR = 0.1
 POOL = 50  # batches that are sorted by length together: enough to save padding, too few to make epochs alike
 
 
@@ -93,28 +94,52 @@ def laid(rows: Sequence[Sequence[int]]) -> Rows:
     return Rows(ids, None if padding.all() else padding)
 
 
+def _cuts(lengths: Indices, tokens: int) -> Indices:
+    """Where to cut rows of these lengths, which grow, so that each part is at most `tokens` when padded; a row at least."""
+    cuts, start = [], 0
+    for i, length in enumerate(lengths.tolist()):
+        if i > start and (i + 1 - start) * length > tokens:
+            cuts.append(i)
+            start = i
+    return np.array(cuts, np.int64)
+
+
 class Buckets:
     """Batches of rows that are about as long as each other, so that little of them is padding.
 
     Shuffled, each epoch has another order: of the shuffled rows, those of 50 batches at a time are sorted by length and
     cut into batches, whose order is drawn too. The last batch of an epoch may be smaller. Else one pass, the shortest first.
 
+    By `tokens`, a batch has the more rows the shorter they are. How many follows from the lengths alone, so each epoch has
+    as many batches; which rows meet is drawn, among all whose lengths differ by a tenth or less.
+
     Args:
         rows: examples a batch, of all ranks together; this process takes each `world`-th.
+        tokens: of a batch, padding included, in place of rows; about so many, as lengths within a batch differ a little.
     """
 
     def __init__(
-        self, items: TaskItems, rows: int, *, seed: int = 0, shuffle: bool = True, rank: int = 0, world: int = 1
+        self,
+        items: TaskItems,
+        rows: int,
+        *,
+        tokens: int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.items, self._rows, self._seed, self._shuffle = items, rows, seed, shuffle
         self._rank, self._world = rank, world
         self._lengths = items.lengths(np.arange(len(items))).sum(1)
+        self._cuts = None if tokens is None else _cuts(np.sort(self._lengths), tokens)
         self._batches = lru_cache(maxsize=2)(self._epoch)
-        self.fingerprint = f"{items.fingerprint} buckets rows {rows} seed {seed} shuffle {shuffle}"
+        of = f"rows {rows}" if tokens is None else f"tokens {tokens}"
+        self.fingerprint = f"{items.fingerprint} buckets {of} seed {seed} shuffle {shuffle}"
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return -(-len(self.items) // self._rows)
+        return -(-len(self.items) // self._rows) if self._cuts is None else len(self._cuts) + 1
 
     def batch(self, n: int) -> Pairs | Labelled:
         epoch, place = divmod(n, len(self))
@@ -126,11 +151,16 @@ class Buckets:
         count = len(self.items)
         if not self._shuffle:
             order = np.argsort(self._lengths, kind="stable")
+            if self._cuts is not None:
+                return [part.tolist() for part in np.split(order, self._cuts)]
             return [order[i : i + self._rows].tolist() for i in range(0, count, self._rows)]
         order = permuted(np.arange(count), count, fold(self._seed, epoch))
+        batches: list[list[int]] = []
+        if self._cuts is not None:
+            about = self._lengths[order] * (1 + NEAR * np.arange(count) / count)  # the order is as good as noise
+            batches = [part.tolist() for part in np.split(order[np.argsort(about, kind="stable")], self._cuts)]
         pool = POOL * self._rows
-        batches = []
-        for start in range(0, count, pool):
+        for start in range(0, 0 if batches else count, pool):
             some = order[start : start + pool]
             some = some[np.argsort(self._lengths[some], kind="stable")]
             batches += [some[i : i + self._rows].tolist() for i in range(0, len(some), self._rows)]

@@ -24,7 +24,8 @@ from cutaway.training.recipe import Recipe
 from cutaway.training.seeds import fold
 from cutaway.training.tasks import TASKS
 from cutaway.training.tasks.items import Buckets
-from cutaway.training.tasks.task import Example, Task
+from cutaway.training.tasks.task import Example, Task, column
+from cutaway.training.tasks.writing import Writing
 from cutaway.training.world import World
 
 
@@ -67,31 +68,53 @@ class Tuned:
         return scores
 
 
-def prepare_task(recipe: Recipe, world: World) -> Tuned:
-    """Raises `TrainingError`, `DataError` or `ConfigError` for what does not go together."""
+def begins(recipe: Recipe) -> tuple[str, str]:
+    """The columns of pairs that a model which begins from a preset is to learn from.
+
+    Raises:
+        TrainingError: the task needs a trained model.
+    """
+    kind = kind_of(recipe.task.name or "")
+    if not issubclass(kind, Writing):
+        raise TrainingError(f"the task {recipe.task.name} starts from a trained model: give --model.source SOURCE")
+    data = data_of(recipe, recipe.data.path)
+    asked = (recipe.task.text, recipe.task.answer)
+    names = zip(asked, kind.columns, ("text", "answer"), strict=True)
+    source, target = (column(data, *name) for name in names)
+    return source, target
+
+
+def prepare_task(recipe: Recipe, world: World, begun: tuple[Any, Tokenizer] | None = None) -> Tuned:
+    """What a task needs; `begun` is a model without a source, and its tokenizer.
+
+    Raises `TrainingError`, `DataError` or `ConfigError` for what does not go together.
+    """
     kind, source = kind_of(recipe.task.name or ""), recipe.model.source
-    if source is None:
-        raise TrainingError("a task starts from a trained model: give --model.source SOURCE")
     train, held = _divided(recipe, kind)
-    model, task = opened(
-        source,
-        kind,
-        kind.classes([*train, *held]),
-        length=recipe.data.length,
-        device=recipe.loop.device,
-        seed=fold(recipe.loop.seed),
-        options=recipe.task.options,
-    )
+    if begun or source is None:
+        if begun is None:
+            raise TrainingError("a task starts from a trained model: give --model.source SOURCE")
+        model, task = begun[0], made_for(kind, *begun, (), recipe.data.length, recipe.task.options)
+    else:
+        model, task = opened(
+            source,
+            kind,
+            kind.classes([*train, *held]),
+            length=recipe.data.length,
+            device=recipe.loop.device,
+            seed=fold(recipe.loop.seed),
+            options=recipe.task.options,
+        )
     adapt(model, recipe, head=kind.head is not None)
     if recipe.task.frozen:
         freeze(model, task)
     rows = recipe.loop.rows
-    ranks: Any = {"rank": world.rank, "world": world.size}
+    ranks: Any = {"rank": world.rank, "world": world.size, "tokens": recipe.loop.tokens}
     items = task.encode(train)
     batches = Buckets(items, rows, seed=fold(recipe.loop.seed, 2), **ranks)
     at_once = recipe.evaluate.rows or rows
     valid = Buckets(task.encode(held), at_once, shuffle=False, **ranks) if held else None
-    tokens = max(1, sum(len(row.ids) for row in items.rows) * rows // len(items))
+    tokens = recipe.loop.tokens or max(1, sum(len(row.ids) for row in items.rows) * rows // len(items))
     return Tuned(task, model, task.objective(model), batches, valid, held, tokens, at_once)
 
 
@@ -142,10 +165,22 @@ def opened(
         model = api.load(source, "float32", device, **changes).model
     if not names and kind.head in ("sequence", "token"):
         names = tuple(f"LABEL_{i}" for i in range(model.sizes.labels))
+    return model, made_for(kind, model, tokenizer, names, length, options)
+
+
+def made_for(
+    kind: type[Task],
+    model: Any,
+    tokenizer: Tokenizer,
+    names: tuple[str, ...],
+    length: int,
+    options: dict[str, Any] | None,
+) -> Task:
+    """The task of a model."""
     room = length if model.max_positions is None else min(length, model.max_positions)
     segments = 0 if isinstance(model, EncoderDecoder) else model.stack.segments
     try:
-        return model, kind(tokenizer, names, length=room, segments=segments, **(options or {}))
+        return kind(tokenizer, names, length=room, segments=segments, **(options or {}))
     except TypeError as problem:
         raise TrainingError(f"the task takes no such option: {problem}") from None
 
