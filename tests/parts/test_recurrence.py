@@ -154,3 +154,34 @@ def test_the_encoder_decoder_with_states_equals_at_once():
 def test_another_cell_is_refused():
     with pytest.raises(ConfigError, match="lstm and gru"):
         Recurrence(4, cell="rnn")
+
+
+@pytest.mark.parametrize("cell", THEIRS)
+@pytest.mark.parametrize("left", [False, True])
+def test_both_ways_over_padding_equals_torch_packed(cell, left):
+    theirs, ours = THEIRS[cell](5, 6, batch_first=True, bidirectional=True), BothWays(5, 6, cell=cell)
+    ours_of(theirs, ours.forwards)
+    ours_of(theirs, ours.backwards, "_l0_reverse")
+    x, lengths = torch.randn(3, 7, 5), [4, 7, 1]
+    packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    expected, _ = nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)
+    real = torch.arange(7) < torch.tensor(lengths)[:, None]
+    if left:  # the same texts at the end of their rows
+        x = torch.stack([row.roll(7 - n, 0) for row, n in zip(x, lengths, strict=True)])
+    there = real.flip(1) if left else real
+    pos = torch.where(there, there.cumsum(1) - 1, -1)
+    found = ours(x, Context(pos, packing="any" if left else "right"))
+    assert torch.allclose(found[there], expected[real], atol=1e-6)
+
+
+def test_the_translator_over_padding_is_that_of_each_pair_alone():
+    model = cutaway.build("lstm-attention", vocab=40, width=12, hidden=10, layers=2, tied=True, seed=0)
+    assert model.head.tokens is model.encoder.embedding.tokens is model.decoder.embedding.tokens
+    source, target = torch.randint(0, 40, (2, 6)), torch.randint(0, 40, (2, 5))
+    there, asked = torch.ones_like(source, dtype=torch.bool), torch.ones_like(target, dtype=torch.bool)
+    there[1, 4:], asked[0, 3:] = False, False
+    both = model(source, target, there, asked)
+    assert torch.allclose(both[0, :3], model(source[:1], target[:1, :3])[0], atol=1e-6)
+    assert torch.allclose(both[1], model(source[1:, :4], target[1:])[0], atol=1e-6)
+    flipped = model(source.flip(1), target.flip(1), there.flip(1), asked.flip(1))  # padding on the left
+    assert torch.allclose(flipped[0, 2:], model(source[:1].flip(1), target[:1, :3].flip(1))[0], atol=1e-6)

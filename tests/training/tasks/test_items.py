@@ -98,3 +98,29 @@ def test_the_mean_of_a_batch_is_that_of_its_rows():
     assert loss.count == 3
     assert batch.tokens == 4
     assert loss.total.item() == pytest.approx(-(asked[0, 0] + asked[1, 1] + asked[2, 1]).item())
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_by_tokens_a_batch_has_the_more_rows_the_shorter_they_are(items, shuffle):
+    loader = Buckets(items, 8, tokens=120, seed=3, shuffle=shuffle)
+    count = len(loader)
+    sizes = [tuple(loader.batch(n).rows.ids.shape) for n in range(count)]
+    assert all(rows * width <= 120 * (1.1 if shuffle else 1) for rows, width in sizes)
+    assert sum(rows * width for rows, width in sizes) > 0.85 * 120 * count
+    assert max(rows for rows, _ in sizes) > 20
+    assert sorted(seen(loader, range(count))) == list(range(203))
+    if shuffle:
+        later = seen(loader, range(count, 2 * count))
+        assert sorted(later) == list(range(203))
+        assert {frozenset(seen(loader, [n])) for n in range(count)} != {
+            frozenset(seen(loader, [n])) for n in range(count, 2 * count)
+        }
+        again = Buckets(items, 8, tokens=120, seed=3)
+        assert seen(again, range(count, 2 * count)) == later
+    shares = [Buckets(items, 8, tokens=120, seed=3, shuffle=shuffle, rank=r, world=2) for r in range(2)]
+    assert sorted(label for share in shares for label in seen(share, range(count))) == list(range(203))
+
+
+def test_a_row_longer_than_a_batch_has_one_to_itself():
+    loader = Buckets(TaskItems([Encoded([1] * n, [n]) for n in (3, 50, 4, 60)]), 8, tokens=10, shuffle=False)
+    assert [loader.batch(n).labels.tolist() for n in range(len(loader))] == [[3, 4], [50], [60]]
