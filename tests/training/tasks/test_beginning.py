@@ -34,7 +34,8 @@ def recipe(pairs, preset, **more):
 
 @pytest.mark.parametrize("preset", SIZES)
 def test_a_preset_learns_to_translate(pairs, preset, tmp_path):
-    train(recipe(pairs, preset, data__split="0"), tmp_path / "run")
+    steps = "240" if preset == "t5-small" else "60"  # whose first weights were made for Adafactor
+    train(recipe(pairs, preset, data__split="0", loop__steps=steps), tmp_path / "run")
     scores = evaluate(tmp_path / "run", data=str(pairs))
     assert scores["bleu"] > 90
     answers = predict(tmp_path / "run", ["the film good", "the play awful"])

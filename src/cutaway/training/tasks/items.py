@@ -18,7 +18,7 @@ from cutaway.training.data.order import Indices, permuted
 from cutaway.training.errors import DataError
 from cutaway.training.seeds import fold
 
-NEAR = 0.1
+NEAR = 0.1  # lengths that differ by this part of them are alike: batches by tokens are drawn among such
 POOL = 50  # batches that are sorted by length together: enough to save padding, too few to make epochs alike
 
 
@@ -132,14 +132,15 @@ class Buckets:
         self.items, self._rows, self._seed, self._shuffle = items, rows, seed, shuffle
         self._rank, self._world = rank, world
         self._lengths = items.lengths(np.arange(len(items))).sum(1)
-        self._cuts = None if tokens is None else _cuts(np.sort(self._lengths), tokens)
+        self._by_tokens = tokens is not None
+        self._cuts = np.arange(rows, len(items), rows) if tokens is None else _cuts(np.sort(self._lengths), tokens)
         self._batches = lru_cache(maxsize=2)(self._epoch)
         of = f"rows {rows}" if tokens is None else f"tokens {tokens}"
         self.fingerprint = f"{items.fingerprint} buckets {of} seed {seed} shuffle {shuffle}"
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return -(-len(self.items) // self._rows) if self._cuts is None else len(self._cuts) + 1
+        return len(self._cuts) + 1
 
     def batch(self, n: int) -> Pairs | Labelled:
         epoch, place = divmod(n, len(self))
@@ -150,19 +151,17 @@ class Buckets:
     def _epoch(self, epoch: int) -> list[list[int]]:
         count = len(self.items)
         if not self._shuffle:
-            order = np.argsort(self._lengths, kind="stable")
-            if self._cuts is not None:
-                return [part.tolist() for part in np.split(order, self._cuts)]
-            return [order[i : i + self._rows].tolist() for i in range(0, count, self._rows)]
+            return self._parts(np.argsort(self._lengths, kind="stable"))
         order = permuted(np.arange(count), count, fold(self._seed, epoch))
-        batches: list[list[int]] = []
-        if self._cuts is not None:
+        if self._by_tokens:
             about = self._lengths[order] * (1 + NEAR * np.arange(count) / count)  # the order is as good as noise
-            batches = [part.tolist() for part in np.split(order[np.argsort(about, kind="stable")], self._cuts)]
-        pool = POOL * self._rows
-        for start in range(0, 0 if batches else count, pool):
-            some = order[start : start + pool]
-            some = some[np.argsort(self._lengths[some], kind="stable")]
-            batches += [some[i : i + self._rows].tolist() for i in range(0, len(some), self._rows)]
+            order = order[np.argsort(about, kind="stable")]
+        else:
+            pools = np.split(order, np.arange(POOL * self._rows, count, POOL * self._rows))
+            order = np.concatenate([some[np.argsort(self._lengths[some], kind="stable")] for some in pools])
+        batches = self._parts(order)
         place = permuted(np.arange(len(batches)), len(batches), fold(self._seed, epoch, 1))
         return [batches[i] for i in place.tolist()]
+
+    def _parts(self, order: Indices) -> list[list[int]]:
+        return [part.tolist() for part in np.split(order, self._cuts)]

@@ -91,10 +91,10 @@ def prepare_task(recipe: Recipe, world: World, begun: tuple[Any, Tokenizer] | No
     """
     kind, source = kind_of(recipe.task.name or ""), recipe.model.source
     train, held = _divided(recipe, kind)
-    if begun or source is None:
-        if begun is None:
-            raise TrainingError("a task starts from a trained model: give --model.source SOURCE")
+    if begun is not None:
         model, task = begun[0], made_for(kind, *begun, (), recipe.data.length, recipe.task.options)
+    elif source is None:
+        raise TrainingError("a task starts from a trained model: give --model.source SOURCE")
     else:
         model, task = opened(
             source,
