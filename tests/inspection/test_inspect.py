@@ -14,6 +14,7 @@ from cutaway.attention import Causal, recording
 from cutaway.inspection import PictureError, inspect
 from cutaway.inspection.codec import pack_patterns
 from cutaway.parts import Attention
+from cutaway.parts.recurrence import Recurrence
 
 IDS = torch.randint(3, 90, (13,), generator=torch.Generator().manual_seed(1))
 TARGET = torch.randint(3, 90, (9,), generator=torch.Generator().manual_seed(2))
@@ -195,7 +196,7 @@ def test_negative_patterns_have_a_scale_to_both_sides(tmp_path):
 
 
 def test_layers_of_different_kinds_make_one_picture(tmp_path):
-    """Attention of four heads beside 64 channels, beside layers that leave no pattern."""
+    """Attention of four heads beside 64 channels, beside 32 channels."""
     seen = mixers("gpt2", mixer=["attention", "mamba"], **MIXED)
     shown = seen.pattern()
     assert (shown.layers, shown.heads, shown.each) == ((0, 1, 2, 3), (0, 1, 2, 3), "head")
@@ -203,7 +204,7 @@ def test_layers_of_different_kinds_make_one_picture(tmp_path):
     np.testing.assert_allclose(seen.attention(2, 3).sum(-1), 1, atol=1e-5)
     seen.save(tmp_path / "x.png")
     some = mixers("gpt2", mixer=["attention", "lstm"], **MIXED)
-    assert some.pattern().layers == (0, 2)
+    assert some.pattern().note == "Each pattern in layers 1, 3 is the mean over 8 of 32 channels."
     some.save(tmp_path / "x.html")
 
 
@@ -217,7 +218,11 @@ def test_a_layer_of_fewer_heads_leaves_the_others_empty():
     assert "each row sums to 1" in pack_patterns(seen.patterns.values())[0]["sentence"]
 
 
-def test_a_model_without_patterns_shows_what_it_predicts(tmp_path):
+def test_a_model_without_patterns_shows_what_it_predicts(tmp_path, monkeypatch):
+    """As one with a part of somebody's own, which tells nothing."""
+    monkeypatch.setattr(Recurrence, "_show", lambda *_: None)
+    mixed = mixers("gpt2", mixer=["attention", "lstm"], **MIXED)
+    assert mixed.pattern().layers == (0, 2)
     seen = mixers("lstm-small", vocab=60, width=16, seed=0)
     assert '"view":"next"' in seen.save(tmp_path / "x.html").read_text()
     seen.save(tmp_path / "x.png")

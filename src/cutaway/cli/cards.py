@@ -140,7 +140,7 @@ def show(card: Card) -> None:
     print()
     cache = card.kv_cache or {}
     rows = [(dtype, size(n), size(cache[dtype]) if cache else "none") for dtype, n in card.weights.items()]
-    table("memory", "weights>", "KV cache>", rows=rows)
+    table("memory", "weights>", "KV cache or state>", rows=rows)
     sequences = "a sequence" if card.batch == 1 else f"{card.batch} sequences"
     out.print(f"(FLOPs and cache for {sequences} of {card.context:,} tokens)\n")
     table("part", "what it is", rows=list(card.parts.items()))

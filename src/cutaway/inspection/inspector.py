@@ -112,7 +112,7 @@ class Inspection:
 
     @cached_property
     def picture(self) -> Picture:
-        """All kinds of attention, predictions and positions together; predictions alone where there is no pattern (LSTM)."""
+        """All kinds of attention, predictions and positions together; predictions alone where there is no pattern."""
         first = next(iter(self.patterns.values()), None)
         if first is None and self.places:
             return Picture(self.title, self.next_tokens().draw, self._content)

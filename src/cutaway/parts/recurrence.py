@@ -13,12 +13,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cutaway.attention import Full, Mask
+from cutaway.attention import Full, Implied, Mask
+from cutaway.attention.record import listening
 from cutaway.axes import Bool, Float, Int
 from cutaway.errors import ConfigError
 from cutaway.parts.context import Context
+from cutaway.parts.gates import gates, pattern
 
 GATES = {"lstm": 4, "gru": 3}
 
@@ -71,7 +74,28 @@ class Recurrence(nn.Module):
         if cells is not None:
             for name, held in cells.held.items():
                 held.copy_(end[name])
+        self._show(x, y, real, turned, ctx)
         return y if turned is None else y.take_along_dim(turned, 1)
+
+    def _show(self, x: Tensor, y: Tensor, real: Tensor | None, turned: Tensor | None, ctx: Context) -> None:
+        """What came before a call is in the state and has no pattern any more: only whole texts are recorded."""
+        trace = listening()
+        if trace is None or not ctx.fresh:
+            return
+        with torch.no_grad():
+            before = F.pad(y, (0, 0, 1, -1))  # the state that each token met
+            given = F.linear(x, self.weight_ih, self.bias_ih)
+            made = gates(self.cell, given, F.linear(before, self.weight_hh, self.bias_hh), real)
+
+        def shown() -> Tensor:
+            found = pattern(made)
+            if turned is None:
+                return found
+            to = turned[:, None]  # (#B, 1, T, 1)
+            return found.take_along_dim(to, 2).take_along_dim(to.mT, 3)
+
+        v = made.new if turned is None else made.new.take_along_dim(turned, 1)
+        trace.records.append(Implied(ctx.site, "self", shown, v.mT[..., None], ctx.pos, ctx.pos))
 
     def beginning(self, x: Tensor) -> dict[str, Tensor]:
         """The state before the first token: zeros."""
@@ -130,7 +154,16 @@ class BothWays(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "b t d"], ctx: Context) -> Float[Tensor, "b t h"]:
-        return torch.cat([self.forwards(x, ctx), self.backwards(x, ctx)], -1)
+        y = torch.cat([self.forwards(x, ctx), self.backwards(x, ctx)], -1)
+        if (trace := listening()) is not None and ctx.fresh:  # both halves' channels side by side, as in y
+            one, other = trace.records[-2:]
+            trace.records[-2:] = [
+                Implied(
+                    ctx.site, "self", lambda: torch.cat([one.weights(), other.weights()], 1),
+                    torch.cat([one.v, other.v], 1), ctx.pos, ctx.pos,
+                )
+            ]  # fmt: skip
+        return y
 
 
 class RecurrentMixer(nn.Module):
