@@ -2,8 +2,9 @@
 
     python scripts/compositions.py TEXT_FILE [--steps 300] [--out FOLDER]
 
-Prints each one's first loss, its last on text not trained on, and what it writes: decoders go on with a prompt; the encoder fills what is hidden, surest first, as Ghazvininejad et al. 2019 (arXiv:1904.09324). The runs stay in
-FOLDER, where every other command can open them. A demonstration that swapped parts learn and write, no recipe.
+Prints each one's first loss, its last on text not trained on, and what it writes: decoders go on with a prompt; the
+encoder fills what is hidden, surest first, as Ghazvininejad et al. 2019 (arXiv:1904.09324). The runs stay in FOLDER,
+where every other command can open them. A demonstration that swapped parts learn and write, no recipe.
 """
 
 import argparse
@@ -71,15 +72,16 @@ def continued(folder: Path) -> str:
 def filled(folder: Path) -> str:
     """Every fifth token is hidden, and guessed one after another; what was guessed stands in brackets."""
     loaded = cutaway.load(folder)
-    mask: Any = loaded.tokenizer.mask_id
-    ids = torch.tensor([loaded.tokenizer.encode(HIDDEN)])
+    model, tokenizer = loaded.model, loaded.tokenizer
+    assert tokenizer is not None and tokenizer.mask_id is not None  # noqa: PT018
+    ids, mask = torch.tensor([tokenizer.encode(HIDDEN)]), tokenizer.mask_id
     asked = torch.arange(ids.shape[1]) % 5 == 3
     right, ids[0, asked] = ids.clone(), mask
     while (ids == mask).any():
-        sure, guess = loaded.model(ids)[0].softmax(-1).max(-1)
+        sure, guess = model(ids)[0].softmax(-1).max(-1)
         first = sure.where(ids[0] == mask, -1.0).argmax()
         ids[0, first] = guess[first]
-    words = [loaded.tokenizer.decode([token]) for token in ids[0].tolist()]
+    words = [tokenizer.decode([token]) for token in ids[0].tolist()]
     shown = " ".join(f"[{word}]" if hidden else word for word, hidden in zip(words, asked.tolist(), strict=True))
     return f"{shown.replace(' ##', '')}\n({int((ids == right)[0, asked].sum())} of {int(asked.sum())} as they were)"
 

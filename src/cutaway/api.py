@@ -133,7 +133,7 @@ def build(
     """A model of published sizes with fresh weights: `build("gpt2")`, `build("llama", vocab=1000, width=64, …)`.
 
     Args:
-        preset: the name of a preset, or of a family whose sizes are then all given (or at their defaults).
+        preset: the name of a preset, or of a family, whose vocab, width, layers and heads are then given.
         device: "cpu" by default; "meta" gives shapes without memory.
         dtype: float32 by default.
         seed: makes the weights repeatable; the global random state is left alone.
@@ -156,9 +156,8 @@ def build(
     if seed is not None and not (type(seed) is int and 0 <= seed < 2**63):
         raise ConfigError(f"seed cannot be {seed!r}; a whole number from 0 is needed")
     if preset in families.FAMILIES:
-        family = preset
-        kind_of_sizes = families.get(family).Sizes
-        known = {f.name: f.default for f in dataclasses.fields(kind_of_sizes) if f.default is not dataclasses.MISSING}
+        family, kind_of_sizes = preset, families.get(preset).Sizes
+        known = _of_family(family, _named(family, sizes))
     else:
         family = families.by_preset(preset)
         kind_of_sizes = families.get(family).Sizes
@@ -169,6 +168,27 @@ def build(
             torch.manual_seed(seed)
         model = compose(family, chosen, preset, where, swapped)
     return _identified(model.to(kind), family, chosen, swapped)
+
+
+def _of_family(family: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of a family as far as they are known without a preset: its defaults, and what width and heads imply.
+
+    Raises:
+        ConfigError: too little is given.
+    """
+    module = families.get(family)
+    fields = dataclasses.fields(module.Sizes)
+    known = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    lacking = [f.name for f in fields if f.name not in known and f.name not in given]
+    first = derived(module.Sizes, _values(next(iter(module.PRESETS.values()))), given)  # whose proportions it takes
+    known.update({name: first[name] for name in lacking if name in ("hidden", "kv_heads", "head_width")})
+    if lacking := [name for name in lacking if name not in known]:
+        presets = list(module.PRESETS)
+        raise ConfigError(
+            f"{family} is a family of many sizes: give {', '.join(lacking)} too, or choose a preset "
+            f"({', '.join(presets[:4])}{', …' if presets[4:] else ''})"
+        )
+    return known
 
 
 def save(

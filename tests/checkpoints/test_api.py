@@ -62,6 +62,13 @@ def test_sizes_differ_from_the_presets() -> None:
     assert (len(model.stack.blocks), model.vocab, model.sizes.width) == (2, 100, 768)
 
 
+def test_a_familys_name_takes_its_first_presets_proportions() -> None:
+    sizes = cutaway.build("llama", vocab=100, width=512, layers=2, heads=8, position="alibi").sizes
+    assert (sizes.head_width, sizes.kv_heads, sizes.hidden) == (64, 8, 512 * 11008 // 4096)
+    sizes = cutaway.build("gemma2", vocab=100, width=64, layers=2, heads=4, hidden=96).sizes
+    assert (sizes.head_width, sizes.kv_heads, sizes.hidden) == (16, 2, 96)
+
+
 @pytest.mark.parametrize(
     ("preset", "sizes", "message"),
     [
@@ -72,7 +79,7 @@ def test_sizes_differ_from_the_presets() -> None:
         ("gpt2", {"layers": 3.0}, "layers cannot be 3.0"),
         ("gpt2", {"head": "tail"}, "tail"),
         ("gpt2", {"act": "sine"}, "sine"),
-        ("llama", {}, "lacks vocab"),
+        ("llama", {"heads": 4}, r"give vocab, width, layers too, or choose a preset \(llama-7b"),
         (None, {}, r"no preset None; a preset is named by a text"),
         ("openai-community/gpt2", {}, r"read by cutaway\.load"),
         ("gpt2", {"seed": "a"}, "seed cannot be 'a'"),
