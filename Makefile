@@ -40,15 +40,24 @@ $(VENV)/.with-%: pyproject.toml constraints.txt $(VENV)/.installed
 	@PIP_CONSTRAINT=constraints.txt $(PIP) -e '.[$*]'
 	@touch $@
 
+# The last transformers that has Transformer-XL, in a folder of its own: some tests ask it from another process.
+OLDER := transformers==4.57.6 huggingface-hub==0.36.2 tokenizers==0.22.2
+$(VENV)/.older: Makefile $(VENV)/.with-test
+	@echo "fetching an older transformers, to compare Transformer-XL with ..."
+	@rm -rf $(VENV)/older
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --target $(VENV)/older $(OLDER)
+	@touch $@
+export CUTAWAY_OLDER_TRANSFORMERS := $(CURDIR)/$(VENV)/older
+
 install: $(VENV)/.installed ## the package alone, in .venv
 
 demo: $(VENV)/.weights ## the main job, end to end, with two real models
 	@$(BIN)/python scripts/demo.py
 
-test: $(VENV)/.with-test $(VENV)/.weights ## the tests (a few minutes)
+test: $(VENV)/.older $(VENV)/.weights ## the tests (a few minutes)
 	@$(PYTEST) -m "not slow"
 
-test-full: $(VENV)/.with-test $(VENV)/.weights ## every test, the slow ones too
+test-full: $(VENV)/.older $(VENV)/.weights ## every test, the slow ones too
 	@$(PYTEST)
 
 lint: $(VENV)/.with-lint ## style, types and import rules

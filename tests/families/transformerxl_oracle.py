@@ -1,4 +1,4 @@
-"""Asks the reference's Transformer-XL, in an interpreter whose `transformers` (4.57) still has it. No test by itself.
+"""Asks the reference's Transformer-XL, in a process whose `transformers` (4.57) still has it. No test by itself.
 
     python transformerxl_oracle.py make FOLDER       FOLDER/cases.json: [class, config] each; writes FOLDER/0, FOLDER/1, …
     python transformerxl_oracle.py answer FOLDER     of the checkpoints in FOLDER/*/ours
