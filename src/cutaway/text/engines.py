@@ -17,6 +17,10 @@ class Engine(Protocol):
         """Ids of `text`, nothing added around it. `literal`: the text of a control token is text like any other."""
         ...
 
+    def ids_each(self, texts: list[str], literal: bool = False) -> list[list[int]]:
+        """`ids` of each text."""
+        ...
+
     def continue_ids(self, text: str) -> list[int]:
         """Ids of literal `text` that stands right after a control token, so is not the start of the whole text."""
         ...

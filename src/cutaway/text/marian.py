@@ -55,6 +55,9 @@ class MarianEngine:
             at = match.end()
         return out + self._segment(text[at:])
 
+    def ids_each(self, texts: list[str], literal: bool = False) -> list[list[int]]:
+        return [self.ids(text, literal) for text in texts]
+
     def _segment(self, text: str) -> list[int]:
         code = LANGUAGE.match(text)
         first = [self._vocab.get(code[0], self._unknown)] if code else []

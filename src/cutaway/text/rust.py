@@ -52,6 +52,14 @@ class RustEngine:
         rust = self._literal if literal else self._rust
         return self._encode(rust, text).ids
 
+    def ids_each(self, texts: list[str], literal: bool = False) -> list[list[int]]:
+        rust = self._literal if literal else self._rust
+        try:
+            return [found.ids for found in rust.encode_batch_fast(texts, add_special_tokens=False)]
+        except BaseException as problem:
+            _reason(problem)
+            return [self.ids(text, literal) for text in texts]  # which names the text
+
     def _encode(self, rust: Any, text: str, special: bool = False) -> Any:
         try:
             return rust.encode(text, add_special_tokens=special)

@@ -72,6 +72,9 @@ class SentencePieceEngine:
             at = match.end()
         return out + self._segment(text[at:], at)
 
+    def ids_each(self, texts: list[str], literal: bool = False) -> list[list[int]]:
+        return [self.ids(text, literal) for text in texts]
+
     def _segment(self, text: str, at: int) -> list[int]:
         return (self._inner if at else self._whole).encode(text) if text else []
 

@@ -48,7 +48,18 @@ class Tokenizer:
 
         Bytes are read as UTF-8. Broken bytes and lone surrogates count as U+FFFD, the replacement character.
         """
-        ids = self._engine.ids(_clean(text), literal=not parse_special)
+        return self._within(self._engine.ids(_clean(text), literal=not parse_special), special)
+
+    def encode_each(
+        self, texts: Sequence[str | bytes], special: bool = True, parse_special: bool = True
+    ) -> list[list[int]]:
+        """`encode` of each text; what the `tokenizers` library cuts is cut on all processors at once."""
+        if isinstance(texts, (str, bytes)):
+            raise TokenizerError("encode_each takes a list of texts; wrap the one text in [ ].")
+        found = self._engine.ids_each([_clean(text) for text in texts], literal=not parse_special)
+        return [self._within(ids, special) for ids in found]
+
+    def _within(self, ids: list[int], special: bool) -> list[int]:
         if not special:
             return ids
         prefix = self._roles.prefix
@@ -87,7 +98,7 @@ class Tokenizer:
         suffix = self._roles.suffix if special else []
         if max_length is not None and max_length < len(suffix) + (len(self._roles.prefix) if special else 0):
             raise TokenizerError(f"max_length is {max_length}, which has no room for the control tokens of a text.")
-        rows = [self.encode(text, special) for text in texts]
+        rows = self.encode_each(texts, special)
         rows = [
             row if max_length is None or len(row) <= max_length else row[: max_length - len(suffix)] + suffix
             for row in rows

@@ -24,10 +24,12 @@ def key(default: Any, about: str, least: float | None = None, most: float | None
 
 @dataclass(frozen=True)
 class Data:
-    path: tuple[str, ...] = key((), "files, folders or patterns to learn from")
+    path: tuple[str, ...] = key((), "files, folders, patterns or data sets of a hub (hub:NAME) to learn from")
+    weights: tuple[float, ...] = key((), "how often each of path is drawn, in any unit; by their sizes if not given", 0)
+    limit: int | None = key(None, "texts at most, of each file or data set of a hub; all if not given", 1)
     valid: tuple[str, ...] = key((), "what to validate with; else the end of path")
     split: float = key(0.1, "how much of path is kept for validation where valid is empty; 0: nothing", 0, 0.9)
-    kind: str | None = key(None, "text, jsonl, csv, tsv; by the names of the files if not given")
+    kind: str | None = key(None, "text, jsonl, json, csv, tsv, conll, parquet; by the names of the files if not given")
     column: str | None = key(None, "which column holds the text")
     columns: tuple[str, ...] = key(
         (), "names of the columns, where the first line of a CSV or TSV file is data already"
@@ -35,7 +37,12 @@ class Data:
     document: str = key("file", "what one text of a text file is: file, line or paragraph")
     tokenizer: str = key("byte", "char, byte, bpe:8000, wordpiece:8000, unigram:8000, or a source that has one")
     length: int = key(256, "tokens a row, as the model reads them", 1)
-    place: Literal["fixed", "shifted", "random"] = key("shifted", "where rows begin in the stream, epoch by epoch")
+    rows: Literal["stream", "packed", "texts"] = key(
+        "stream",
+        "stream: all texts one after another; packed: whole texts, which do not see each other; texts: one a row",
+    )
+    shards: str | None = key(None, "a folder for the tokens, written once and mapped from then on; else in memory")
+    place: Literal["fixed", "shifted", "random"] = key("shifted", "where rows of a stream begin, epoch by epoch")
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Loop:
     epochs: float | None = key(None, "passes over the data, in place of steps", 0)
     rows: int = key(32, "rows at once, of all processes together", 1)
     tokens: int | None = key(
-        None, "tokens at once, padding included, in place of rows: of a task, whose texts differ in length", 1
+        None, "tokens at once, padding included, in place of rows: where texts differ in length", 1
     )
     batch: int | None = key(
         None, "tokens an update, gathered over as many times rows as it takes; one time if not given", 1
@@ -185,6 +192,7 @@ class Recipe:
 FREE = ("sizes", "options")  # keys of these are the section's too, and are checked where they are used
 SECTIONS = tuple(f.name for f in dataclasses.fields(Recipe))
 UNMATHEMATICAL = (
+    "data.shards",
     "save.",
     "watch.",
     "loop.device",

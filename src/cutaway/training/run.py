@@ -17,6 +17,7 @@ from typing import Any
 
 from cutaway.training import toml
 from cutaway.training.errors import TrainingError
+from cutaway.training.lock import locked
 from cutaway.training.recipe import Recipe, differences
 
 RECIPE, CHECKPOINTS, LOG, LAST, BEST = "recipe.toml", "checkpoints", "log.jsonl", "last", "best"
@@ -143,15 +144,7 @@ def opened(folder: Path, recipe: Recipe) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """A lock that the system takes back when its holder dies."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TrainingError(f"another process trains in {folder}; wait for it, or choose another folder") from None
+    with locked(folder / ".lock", wait=False) as mine:
+        if not mine:
+            raise TrainingError(f"another process trains in {folder}; wait for it, or choose another folder")
         yield

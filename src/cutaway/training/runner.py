@@ -56,9 +56,9 @@ def train(recipe: Recipe | None, folder: str | Path, *, watch: Watch | None = No
     folder = Path(folder)
     with joined() as world, torch.random.fork_rng(), _signals(world) as stop:
         recipe = toml.loads(world.told(lambda: toml.dump(_asked_for(recipe, folder))))
-        prepared = prepare(recipe, world, folder)
+        watches = Several(*([watch] if watch else []), asked(recipe.watch)) if world.main else Watch()
+        prepared = prepare(recipe, world, folder, watches)
         with _opened(folder, recipe, world) as opened:
-            watches = Several(*([watch] if watch else []), asked(recipe.watch)) if world.main else Watch()
             return _Going(prepared, opened, watches, stop).to_the_end()
 
 

@@ -18,11 +18,12 @@ from torch import nn
 from cutaway import api, families
 from cutaway.checkpoints import open_source
 from cutaway.errors import CutawayError
+from cutaway.parts import Model
 from cutaway.text import Tokenizer
 from cutaway.text.files import from_directory
 from cutaway.training import objectives, run
 from cutaway.training.adapt import adapt
-from cutaway.training.data import Examples, Loader, Windows, examples, learn, tokenise
+from cutaway.training.data import Examples, learn
 from cutaway.training.data.vocabularies import KINDS
 from cutaway.training.errors import TrainingError
 from cutaway.training.loop import Batches, Trainer
@@ -30,6 +31,8 @@ from cutaway.training.parallel.divide import divide
 from cutaway.training.parallel.mesh import laid_out
 from cutaway.training.recipe import Recipe
 from cutaway.training.seeds import fold
+from cutaway.training.streams import examples_of, sources, streams
+from cutaway.training.watch import Watch
 from cutaway.training.world import World
 
 
@@ -46,7 +49,9 @@ class Prepared:
     goal: str | None = None  # which of them says how good the model is; its loss does if None
 
 
-def prepare(recipe: Recipe, world: World | None = None, folder: Path | None = None) -> Prepared:
+def prepare(
+    recipe: Recipe, world: World | None = None, folder: Path | None = None, watch: Watch | None = None
+) -> Prepared:
     """What a run needs; a tokenizer that was learnt for the one in `folder` is its tokenizer.
 
     Raises `TrainingError`, `DataError` or `ConfigError` for what does not go together.
@@ -56,25 +61,26 @@ def prepare(recipe: Recipe, world: World | None = None, folder: Path | None = No
         raise TrainingError("there is nothing to learn from: give --data.path FILE")
     if recipe.task.name:
         return _tuned(recipe, world, folder)
-    texts = _examples(recipe, recipe.data.path)
-    tokenizer = _tokenizer(recipe, texts, world, folder)
+    found = sources(recipe.data)
+    tokenizer = _tokenizer(recipe, found, world, folder)
     device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
     world = laid_out(world, recipe.parallel, device)
     # what is divided is so a block at a time, and is never whole on a device
     model = _model(recipe, tokenizer, device if world.mesh is None else "cpu")
     adapt(model, recipe)
+    if recipe.data.rows == "packed" and not _keeps_apart(model):
+        raise TrainingError(f"{model.family} cannot keep texts that share a row apart: say --data.rows texts")
     objective = objectives.named(
         recipe.objective.name, model, model.family, model.sizes, tokenizer, **recipe.objective.options
     )
     copied = copy.deepcopy(model).cpu() if world.main else None
     divide(model, objective, recipe, world, device)
-    train, valid = _loaders(recipe, texts, tokenizer, objective, world)
-    a_batch = recipe.loop.rows * recipe.data.length
-    accumulate = max(1, -(-(recipe.loop.batch or a_batch) // a_batch))
-    recipe = in_steps(recipe, len(train), accumulate)
-    trainer = Trainer(model, objective, train, recipe, accumulate=accumulate, world=world)
-    fingerprint = train.fingerprint + (" | " + valid.fingerprint if valid else "")
-    return Prepared(trainer, valid, tokenizer, fingerprint, copied)
+    made = streams(recipe, found, tokenizer, objective, world, watch or Watch())
+    accumulate = max(1, -(-(recipe.loop.batch or 1) // made.tokens))
+    recipe = in_steps(recipe, len(made.train), accumulate)
+    trainer = Trainer(model, objective, made.train, recipe, accumulate=accumulate, world=world)
+    fingerprint = made.train.fingerprint + (" | " + made.valid.fingerprint if made.valid else "")
+    return Prepared(trainer, made.valid, tokenizer, fingerprint, copied)
 
 
 def in_steps(recipe: Recipe, batches: int, accumulate: int) -> Recipe:
@@ -90,16 +96,24 @@ def in_steps(recipe: Recipe, batches: int, accumulate: int) -> Recipe:
     )
 
 
+def _keeps_apart(model: nn.Module) -> bool:
+    """Whether several texts may share a row."""
+    return isinstance(model, Model) and all(getattr(part, "keeps_documents", True) for part in model.modules())
+
+
 def _tuned(recipe: Recipe, world: World, folder: Path | None) -> Prepared:
     """A model with a source, or one that is to write and begins from a preset, and its task."""
     from cutaway.training.tasks.setup import begins, prepare_task
 
     if recipe.parallel.shard > 1:
         raise TrainingError("a task is learnt by whole copies of the model: leave parallel.shard at 1")
+    for name in ("weights", "rows", "shards"):
+        if getattr(recipe.data, name) != getattr(Recipe().data, name):
+            raise TrainingError(f"data.{name} is for running text; a task makes its own rows: leave it out")
     begun = None
     if recipe.model.source is None:
         columns = begins(recipe)
-        tokenizer = _tokenizer(recipe, _examples(recipe, recipe.data.path), world, folder, columns)
+        tokenizer = _tokenizer(recipe, [examples_of(recipe.data, recipe.data.path)], world, folder, columns)
         device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
         begun = _model(recipe, tokenizer, device), tokenizer
     made = prepare_task(recipe, world, begun)
@@ -110,12 +124,8 @@ def _tuned(recipe: Recipe, world: World, folder: Path | None) -> Prepared:
     return Prepared(trainer, made.valid, made.tokenizer, made.fingerprint, copied, made.scorer(trainer), made.goal)
 
 
-def _examples(recipe: Recipe, path: tuple[str, ...]) -> Examples:
-    return examples(path, kind=recipe.data.kind, names=recipe.data.columns or None, document=recipe.data.document)
-
-
 def _tokenizer(
-    recipe: Recipe, texts: Examples, world: World, folder: Path | None, columns: tuple[str, ...] = ()
+    recipe: Recipe, found: list[Examples], world: World, folder: Path | None, columns: tuple[str, ...] = ()
 ) -> Tokenizer:
     """`columns`: it is learnt from, where that is not the one of `data`."""
     name = recipe.data.tokenizer
@@ -133,7 +143,7 @@ def _tokenizer(
                 if last
                 else learn(
                     kind,
-                    (t for row, _ in texts.texts(*columns or (recipe.data.column,)) for t in row),
+                    (t for each in found for row, _ in each.texts(*columns or (recipe.data.column,)) for t in row),
                     int(size or 8000),
                 )
             )
@@ -143,12 +153,12 @@ def _tokenizer(
                 (Path(temporary) / file).write_text(text, encoding="utf-8")
             return from_directory(temporary)
     try:
-        found = open_source(name).tokenizer()
+        read = open_source(name).tokenizer()
     except CutawayError as error:
         raise TrainingError(f"data.tokenizer is {', '.join(KINDS)} or a source that has one; {error}") from None
-    if found is None:
+    if read is None:
         raise TrainingError(f"{name} has no tokenizer")
-    return found
+    return read
 
 
 def _written(tokenizer: Tokenizer) -> dict[str, str]:
@@ -181,25 +191,3 @@ def _model(recipe: Recipe, tokenizer: Tokenizer, device: str) -> Any:
     return api.build(
         preset, device=device, seed=fold(recipe.loop.seed), mixer=mixer, **swaps, **{**sizes, **chosen.sizes}
     )
-
-
-def _loaders(
-    recipe: Recipe, texts: Examples, tokenizer: Tokenizer, objective: Any, world: World
-) -> tuple[Loader, Loader | None]:
-    data, loop = recipe.data, recipe.loop
-    train = tokenise(texts, tokenizer, data.column)
-    if data.valid:
-        valid = tokenise(_examples(recipe, data.valid), tokenizer, data.column)
-    elif data.split:
-        train, valid = train.split(data.split)
-    else:
-        valid = None
-    overlap = 1 if isinstance(objective, objectives.Causal) else 0  # the last target is the next row's first input
-    length = data.length + overlap
-    windows = Windows(train, length, overlap=overlap, place=data.place, seed=fold(loop.seed, 1))
-    ranks: Any = {"rank": world.rank, "world": world.size}
-    loader = Loader(windows, loop.rows, seed=fold(loop.seed, 2), **ranks)
-    if valid is None:
-        return loader, None
-    rows = recipe.evaluate.rows or loop.rows
-    return loader, Loader(Windows(valid, length, overlap=overlap), rows, shuffle=False, **ranks)

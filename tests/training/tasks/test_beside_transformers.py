@@ -9,9 +9,10 @@ from torch.utils.data import DataLoader
 
 import cutaway
 from cutaway.training.data import examples
+from cutaway.training.data.buckets import Buckets
 from cutaway.training.loop import Trainer
 from cutaway.training.tasks import TASKS
-from cutaway.training.tasks.items import Buckets, TaskItems
+from cutaway.training.tasks.items import TaskItems
 from cutaway.training.tasks.setup import opened
 from cutaway.training.tuning import recipe_for
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from cutaway.training.batch import IGNORED, Labelled
+from cutaway.training.data.buckets import Buckets
 from cutaway.training.errors import DataError
-from cutaway.training.tasks.items import Buckets, Encoded, TaskItems
+from cutaway.training.tasks.items import Encoded, TaskItems
 from cutaway.training.tasks.setup import divided
 from cutaway.training.tasks.task import Example
 

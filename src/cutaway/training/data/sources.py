@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,18 @@ class Part:
     rows: Callable[[], Iterator[Row]]
     pieces: Callable[[], Iterator[str]] | None = None  # of a file that is one text
     unit: str = "line"  # what its rows are counted in
+    file: Path | None = None
 
 
 class Examples:
     """Rows with named columns, in the order of the files. Iterating gives dicts, and reads the files anew.
 
-    `columns`: those that all files have. `name`: what was asked for, for messages.
+    `columns`: those that all files have. `name`: what was asked for, for messages. `how`: they are read, as far as the
+    files do not say it.
     """
 
-    def __init__(self, name: str, parts: Sequence[Part]):
-        self.name, self.parts = name, list(parts)
+    def __init__(self, name: str, parts: Sequence[Part], how: Sequence[Any] = ()):
+        self.name, self.parts, self._how = name, list(parts), list(how)
         found = [tuple(self._first(part)) for part in self.parts]
         self.columns = tuple(name for name in found[0] if all(name in columns for columns in found))
 
@@ -54,6 +57,17 @@ class Examples:
         for part in self.parts:
             for _, row in part.rows():
                 yield row
+
+    @property
+    def size(self) -> int | None:
+        """Bytes; None where not all are files."""
+        files = [part.file for part in self.parts if part.file]
+        return sum(file.stat().st_size for file in files) if len(files) == len(self.parts) else None
+
+    def state(self) -> list[Any]:
+        """What changes when the data do, as far as can be told without reading them: sizes and times of the files."""
+        stats = [(part.name, part.file and part.file.stat()) for part in self.parts]
+        return [*self._how, *([name, stat and [stat.st_size, stat.st_mtime_ns]] for name, stat in stats)]
 
     def column(self, wanted: str | None = None) -> str:
         """The name of the column of texts: the one asked for, else "text", else the only one."""
@@ -105,6 +119,7 @@ def examples(
     kind: str | None = None,
     names: Sequence[str] | None = None,
     document: str = "file",
+    limit: int | None = None,
 ) -> Examples:
     """Opens data.
 
@@ -115,6 +130,7 @@ def examples(
             unpacked), and text where that says nothing.
         names: the columns of a CSV or TSV file whose first line is data.
         document: what one text of a text file is: the "file", a "line" or a "paragraph".
+        limit: how many examples are read, at most, of each file and data set of a hub; None: all.
 
     Raises:
         DataError: nothing there; an empty file; later, while reading, whatever is broken, with its file and line.
@@ -130,7 +146,9 @@ def examples(
             parts += [_part(file, kind, tuple(names) if names else None, document) for file in _files(each)]
     if not parts:
         raise DataError("no data: name a file, a folder or a data set")
-    return Examples(", ".join(map(str, sources)), parts)
+    if limit is not None:
+        parts = [replace(part, rows=lambda rows=part.rows: islice(rows(), limit)) for part in parts]
+    return Examples(", ".join(map(str, sources)), parts, [kind, names and list(names), document, limit])
 
 
 def _files(source: str) -> list[Path]:
@@ -143,7 +161,10 @@ def _files(source: str) -> list[Path]:
     else:
         found = sorted(Path(name) for name in glob.glob(source, recursive=True) if Path(name).is_file())
     if not found:
-        raise DataError(f"{source} holds no file" if path.is_dir() else f"{source} does not exist")
+        raise DataError(
+            f"{source} holds no file" if path.is_dir()
+            else f"{source} does not exist (a data set of a hub is written hub:owner/name)"
+        )  # fmt: skip
     return found
 
 
@@ -153,9 +174,9 @@ def _part(file: Path, kind: str | None, names: tuple[str, ...] | None, document:
     name = str(file)
     if kind == "text":
         whole = (lambda: readers.pieces(file)) if document == "file" else None
-        return Part(name, lambda: readers.text_rows(file, document), whole)
+        return Part(name, lambda: readers.text_rows(file, document), whole, file=file)
     if kind in ("csv", "tsv"):
-        return Part(name, lambda: readers.table_rows(file, "," if kind == "csv" else "\t", names))
+        return Part(name, lambda: readers.table_rows(file, "," if kind == "csv" else "\t", names), file=file)
     rows = {
         "jsonl": (readers.json_rows, "line"),
         "json": (readers.json_list, "object"),
@@ -165,4 +186,4 @@ def _part(file: Path, kind: str | None, names: tuple[str, ...] | None, document:
     if kind not in rows:
         raise DataError(f"no kind of file is called {kind!r}: there are text, csv, tsv, {', '.join(rows)}")
     read, unit = rows[kind]
-    return Part(name, partial(read, file), unit=unit)
+    return Part(name, partial(read, file), unit=unit, file=file)

@@ -31,7 +31,7 @@ class Tokens:
         self._starts = np.cumsum([0, *map(len, parts)])
         if not len(self):
             raise DataError("there is not one token in this data")
-        self.fingerprint = fingerprint or _fingerprint(self.parts, self.ends)
+        self.fingerprint = fingerprint or Fingerprint(*self.parts).closed(self.ends)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -69,8 +69,17 @@ class Tokens:
         return Tokens(parts, ends, self.vocab, f"{self.fingerprint}[{start}:{stop}]")
 
 
-def _fingerprint(parts: Sequence[Ids], ends: Ids) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (*parts, ends):
-        digest.update(np.ascontiguousarray(array, dtype="<i8" if array is ends else "<u4").data)
-    return digest.hexdigest()
+class Fingerprint:
+    """Of ids, however they are divided, and of where their texts end."""
+
+    def __init__(self, *parts: Ids) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+        for part in parts:
+            self.add(part)
+
+    def add(self, ids: Ids) -> None:
+        self._digest.update(np.ascontiguousarray(ids, dtype="<u4").data)
+
+    def closed(self, ends: Ids) -> str:
+        self._digest.update(np.ascontiguousarray(ends, dtype="<i8").data)
+        return self._digest.hexdigest()

@@ -21,7 +21,7 @@ def texts(rows: Rows, objective: str) -> list[Int[Tensor, " t"]]:
         TrainingError: several documents share a row.
     """
     if rows.documents is not None and bool((rows.documents != rows.documents[:, :1])[real(rows)].any()):
-        raise TrainingError(f"the objective {objective} takes one text a row: leave documents unpacked")
+        raise TrainingError(f"the objective {objective} takes one text a row: say --data.rows texts")
     return [ids[there] for ids, there in zip(rows.ids, real(rows), strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Rows of a task, and batches of rows that are about as long as each other."""
+"""Rows of a task."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cutaway.training.batch import IGNORED, Labelled, Pairs, Rows
-from cutaway.training.data.loader import nothing
-from cutaway.training.data.order import Indices, permuted
+from cutaway.training.data.order import Indices
 from cutaway.training.errors import DataError
-from cutaway.training.seeds import fold
-
-NEAR = 0.1  # lengths that differ by this part of them are alike: batches by tokens are drawn among such
-POOL = 50  # batches that are sorted by length together: enough to save padding, too few to make epochs alike
 
 
 @dataclass(frozen=True)
@@ -92,76 +86,3 @@ def laid(rows: Sequence[Sequence[int]]) -> Rows:
     ids = filled(rows, 0)
     padding = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
     return Rows(ids, None if padding.all() else padding)
-
-
-def _cuts(lengths: Indices, tokens: int) -> Indices:
-    """Where to cut rows of these lengths, which grow, so that each part is at most `tokens` when padded; a row at least."""
-    cuts, start = [], 0
-    for i, length in enumerate(lengths.tolist()):
-        if i > start and (i + 1 - start) * length > tokens:
-            cuts.append(i)
-            start = i
-    return np.array(cuts, np.int64)
-
-
-class Buckets:
-    """Batches of rows that are about as long as each other, so that little of them is padding.
-
-    Shuffled, each epoch has another order: of the shuffled rows, those of 50 batches at a time are sorted by length and
-    cut into batches, whose order is drawn too. The last batch of an epoch may be smaller. Else one pass, the shortest first.
-
-    By `tokens`, a batch has the more rows the shorter they are. How many follows from the lengths alone, so each epoch has
-    as many batches; which rows meet is drawn, among all whose lengths differ by a tenth or less.
-
-    Args:
-        rows: examples a batch, of all ranks together; this process takes each `world`-th.
-        tokens: of a batch, padding included, in place of rows; about so many, as lengths within a batch differ a little.
-    """
-
-    def __init__(
-        self,
-        items: TaskItems,
-        rows: int,
-        *,
-        tokens: int | None = None,
-        seed: int = 0,
-        shuffle: bool = True,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.items, self._rows, self._seed, self._shuffle = items, rows, seed, shuffle
-        self._rank, self._world = rank, world
-        self._lengths = items.lengths(np.arange(len(items))).sum(1)
-        self._by_tokens = tokens is not None
-        self._cuts = np.arange(rows, len(items), rows) if tokens is None else _cuts(np.sort(self._lengths), tokens)
-        self._batches = lru_cache(maxsize=2)(self._epoch)
-        of = f"rows {rows}" if tokens is None else f"tokens {tokens}"
-        self.fingerprint = f"{items.fingerprint} buckets {of} seed {seed} shuffle {shuffle}"
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self._cuts) + 1
-
-    def batch(self, n: int) -> Pairs | Labelled:
-        epoch, place = divmod(n, len(self))
-        here = self._batches(epoch)[place]
-        mine = here[self._rank :: self._world]
-        return self.items.batch(mine) if mine else nothing(self.items.batch(here[:1]))  # type: ignore[return-value]
-
-    def _epoch(self, epoch: int) -> list[list[int]]:
-        count = len(self.items)
-        if not self._shuffle:
-            return self._parts(np.argsort(self._lengths, kind="stable"))
-        order = permuted(np.arange(count), count, fold(self._seed, epoch))
-        if self._by_tokens:
-            about = self._lengths[order] * (1 + NEAR * np.arange(count) / count)  # the order is as good as noise
-            order = order[np.argsort(about, kind="stable")]
-        else:
-            pools = np.split(order, np.arange(POOL * self._rows, count, POOL * self._rows))
-            order = np.concatenate([some[np.argsort(self._lengths[some], kind="stable")] for some in pools])
-        batches = self._parts(order)
-        place = permuted(np.arange(len(batches)), len(batches), fold(self._seed, epoch, 1))
-        return [batches[i] for i in place.tolist()]
-
-    def _parts(self, order: Indices) -> list[list[int]]:
-        return [part.tolist() for part in np.split(order, self._cuts)]

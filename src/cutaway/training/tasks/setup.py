@@ -15,15 +15,15 @@ from cutaway.checkpoints import open_source
 from cutaway.parts import EncoderDecoder
 from cutaway.text import Tokenizer
 from cutaway.training.adapt import adapt
-from cutaway.training.data import Examples, examples
+from cutaway.training.data.buckets import Buckets
 from cutaway.training.data.order import permuted
 from cutaway.training.errors import DataError, TrainingError
 from cutaway.training.loop import Trainer
 from cutaway.training.objectives import Objective
 from cutaway.training.recipe import Recipe
 from cutaway.training.seeds import fold
+from cutaway.training.streams import examples_of
 from cutaway.training.tasks import TASKS
-from cutaway.training.tasks.items import Buckets
 from cutaway.training.tasks.task import Example, Task, column
 from cutaway.training.tasks.writing import Writing
 from cutaway.training.world import World
@@ -77,7 +77,7 @@ def begins(recipe: Recipe) -> tuple[str, str]:
     kind = kind_of(recipe.task.name or "")
     if not issubclass(kind, Writing):
         raise TrainingError(f"the task {recipe.task.name} starts from a trained model: give --model.source SOURCE")
-    data = data_of(recipe, recipe.data.path)
+    data = examples_of(recipe.data, recipe.data.path)
     asked = (recipe.task.text, recipe.task.answer)
     names = zip(asked, kind.columns, ("text", "answer"), strict=True)
     source, target = (column(data, *name) for name in names)
@@ -195,16 +195,12 @@ def freeze(model: nn.Module, task: Task) -> None:
         p.requires_grad_(name.startswith(("head.", "pooler.")))
 
 
-def data_of(recipe: Recipe, path: tuple[str, ...]) -> Examples:
-    return examples(path, kind=recipe.data.kind, names=recipe.data.columns or None)
-
-
 def _divided(recipe: Recipe, kind: type[Task]) -> tuple[list[Example], list[Example]]:
     """To learn from, and to validate with: files of their own, or groups of examples drawn from all."""
     data, columns = recipe.data, (recipe.task.text, recipe.task.answer)
-    found = kind.read(data_of(recipe, data.path), *columns)
+    found = kind.read(examples_of(data, data.path), *columns)
     if data.valid:
-        return found, kind.read(data_of(recipe, data.valid), *columns)
+        return found, kind.read(examples_of(data, data.valid), *columns)
     if not data.split:
         return found, []
     return divided(found, data.split, fold(recipe.loop.seed, 3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cutaway.training.loop import Step
 from cutaway.training.watch.watch import Speed, Start, Watch, fastest, work
@@ -17,6 +17,19 @@ class Live(Watch):
         self.loss = 0.0
         self.per_second = 0.0
         self.speed = Speed()
+        self.bar: Progress | None = None  # of the data that are read
+
+    def reading(self, name: str, tokens: int, share: float | None) -> None:
+        if self.bar is None:
+            columns = [BarColumn(bar_width=24), TextColumn("{task.description}"), TimeElapsedColumn()]
+            self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+            self.bar.add_task("", total=None if share is None else 1.0)
+            self.bar.start()
+        self.bar.update(self.bar.task_ids[0], completed=share or 0.0, description=f"{tokens:,} tokens of {name}")
+        if share == 1:
+            self.bar.stop()
+            self.bar = None
+            self._say(f"{tokens:,} tokens of {name}")
 
     def began(self, start: Start) -> None:
         count = sum(p.numel() for p in start.trainer.trained)

@@ -24,6 +24,9 @@ class Start:
 class Watch:
     """This one does not care; others override what they want to know."""
 
+    def reading(self, name: str, tokens: int, share: float | None) -> None:
+        """The data `name` are cut into tokens: so many by now, of about this share; 1 is the end, None is not known."""
+
     def began(self, start: Start) -> None: ...
 
     def stepped(self, step: Step, seconds: float) -> None: ...
@@ -42,6 +45,10 @@ class Several(Watch):
 
     def __init__(self, *watches: Watch) -> None:
         self.watches = watches
+
+    def reading(self, name: str, tokens: int, share: float | None) -> None:
+        for each in self.watches:
+            each.reading(name, tokens, share)
 
     def began(self, start: Start) -> None:
         for each in self.watches:
