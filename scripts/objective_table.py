@@ -1,9 +1,11 @@
 """Every family takes some steps of its own objective on a real text, at tiny sizes: does its loss fall?
 
-    python scripts/objective_table.py DATA_FOLDER [--families bert t5 …] [--steps 50 300]
+    python scripts/objective_table.py DATA_FOLDER                         measures all, prints, and writes docs/objectives.md
+    python scripts/objective_table.py DATA_FOLDER --families bert t5 …    measures and prints
+                                                  --steps 50 300
 
-DATA_FOLDER holds tinyshakespeare.txt and help-en-fr/train.tsv. Prints a Markdown table: the loss per thing asked on texts
-not trained on, with noise that is the same each time, before and after so many steps. Characters are the tokens.
+DATA_FOLDER holds tinyshakespeare.txt and help-en-fr/train.tsv. The table has the loss per thing asked on texts not trained
+on, with noise that is the same each time, before and after so many steps. Characters are the tokens.
 """
 
 import argparse
@@ -22,6 +24,8 @@ from cutaway.training.data import characters
 from cutaway.training.objectives import Objective, head_for, named, own
 from cutaway.training.objectives.ragged import laid
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "objectives.md"
+BEGIN, END = "<!-- learnt:begin -->", "<!-- learnt:end -->"
 LENGTH, ROWS, RATE, CHECKS = 64, 16, 3e-3, 4
 SPARE = 24  # ids for the end of text, the mask and marks: the characters' tokenizer has none
 TINY: dict[str, Any] = {
@@ -124,20 +128,32 @@ def measured(model: Any, objective: Objective, made: Callable[..., Batch]) -> fl
     return float(sum(loss.total for loss in losses) / sum(loss.count for loss in losses))
 
 
+def table(lines: Sequence[Learnt]) -> list[str]:
+    """In Markdown."""
+    steps = sorted(lines[0].losses)[1:]
+    head = "| family | preset, made tiny | objective | parameters | loss before |"
+    rows = [head + "".join(f" after {step} |" for step in steps), "|---|---|---|--:|--:|" + "--:|" * len(steps)]
+    for line in lines:
+        losses = " | ".join(f"{line.losses[step]:.3f}" for step in (0, *steps))
+        rows.append(f"| {line.family} | {line.preset} | {line.objective} | {line.parameters:,} | {losses} |")
+    return rows
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--families", nargs="*", default=families.FAMILIES)
-    parser.add_argument("--steps", type=int, nargs="*", default=[50])
+    parser.add_argument("--families", nargs="+", choices=families.FAMILIES)
+    parser.add_argument("--steps", type=int, nargs="+", default=[50, 300])
     chosen = parser.parse_args()
     texts = Texts(chosen.data)
-    after = "".join(f" after {step} |" for step in sorted(chosen.steps))
-    print(f"| family | preset, made tiny | objective | parameters | loss before |{after}")
-    print("|---|---|---|--:|--:|" + "--:|" * len(chosen.steps))
-    for family in chosen.families:
-        line = learn(family, texts, chosen.steps)
-        losses = " | ".join(f"{loss:.3f}" for loss in line.losses.values())
-        print(f"| {line.family} | {line.preset} | {line.objective} | {line.parameters:,} | {losses} |", flush=True)
+    lines: list[Learnt] = []
+    for family in chosen.families or families.FAMILIES:
+        lines.append(learn(family, texts, chosen.steps))
+        print("\n".join(table(lines)[0 if len(lines) == 1 else -1 :]), flush=True)
+    if not chosen.families:
+        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+        written = "\n".join([BEGIN, *table(lines), END])
+        PAGE.write_text(before + written + rest.split(END)[1], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,18 @@ def test_the_loss_of_every_family_falls(family, texts):
     falls(family, texts)
 
 
+def test_the_page_tells_of_every_family():
+    shown = TABLE.PAGE.read_text(encoding="utf-8").split(TABLE.BEGIN)[1].split(TABLE.END)[0].strip().splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown]
+    assert head[4:6] == ["loss before", "after 50"]
+    assert [row[0] for row in rows] == list(families.FAMILIES)
+    for family, preset, objective, _, before, after, *_ in rows:
+        presets = families.get(family).PRESETS
+        assert preset in presets
+        assert objective == TABLE.own(family, presets[preset])
+        assert float(after) < float(before) * 0.8
+
+
 def writes(family):
     sizes = next(iter(families.get(family).PRESETS.values()))
     return TABLE.own(family, sizes) in ("causal", "spans", "denoising", "translation")
