@@ -65,7 +65,7 @@ def test_what_cannot_be_is_refused_by_name(name, text, says):
 
 
 def test_a_file_that_is_no_recipe_is_named(tmp_path):
-    for text, says in (("a = ", "no TOML"), ("[loop]\nstps = 1", "did you mean steps")):
+    for text, says in (("a = ", "no recipe, which is TOML"), ("[loop]\nstps = 1", "did you mean steps")):
         (tmp_path / "r.toml").write_text(text)
         with pytest.raises(TrainingError, match=says) as error:
             toml.load(tmp_path / "r.toml")

@@ -21,7 +21,7 @@ def train(
         Path | None,
         Positional,
         arg(
-            metavar="RECIPE.toml",
+            metavar="[RECIPE.toml]",
             help="What to train, and how; a key is changed by --section.key.",
             help_behavior_hint="",
         ),
@@ -37,7 +37,8 @@ def train(
 ) -> None:
     """Teach a model from text files. The same line again goes on where a run was stopped, exactly.
 
-    Every key of a recipe can be given as --section.key VALUE; --show prints them all, each with what it means.
+    Every key of a recipe can be given as --section.key VALUE; --show prints them all, each with what it means. Sections are
+    data, model, objective, task, lora, optimizer, schedule, loop, evaluate, save, watch and parallel.
 
     Examples:
         cutaway train --data.path tiny.txt --data.tokenizer char --model.preset gpt2 --model.width 128 --model.layers 4

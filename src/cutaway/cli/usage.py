@@ -47,7 +47,8 @@ def read(command: Callable[..., None], name: str, args: Sequence[str]) -> Callab
         return functools.partial(command, *given, **named)
 
     about = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0]
-    dotted, args = _dotted(command, args)
+    takes = "settings" in inspect.signature(command).parameters
+    dotted, args = _dotted(args) if takes else ({}, list(args))
     settings = {"prog": f"cutaway {name}", "description": about, "config": (tyro.conf.FlagCreatePairsOff,)}
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -59,13 +60,13 @@ def read(command: Callable[..., None], name: str, args: Sequence[str]) -> Callab
     report = _Plain()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(report), contextlib.redirect_stderr(report):
         tyro.cli(asked, args=args, **settings)
-    raise CutawayError(f"{_said(report.getvalue())} (`cutaway {name} --help` explains)")
+    raise CutawayError(
+        f"{_said(report.getvalue())}{_section(args) if takes else ''} (`cutaway {name} --help` explains)"
+    )
 
 
-def _dotted(command: Callable[..., None], args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def _dotted(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The `--section.key VALUE` of a command that takes open `settings`, and the other arguments."""
-    if "settings" not in inspect.signature(command).parameters:
-        return {}, list(args)
     found, rest, left = {}, [], iter(args)
     for each in left:
         name, equals, value = each.partition("=")
@@ -76,6 +77,15 @@ def _dotted(command: Callable[..., None], args: Sequence[str]) -> tuple[dict[str
             raise CutawayError(f"{name} needs a value")
         found[name[2:]] = value
     return found, rest
+
+
+def _section(args: Sequence[str]) -> str:
+    """Which keys of a recipe may have been meant."""
+    from cutaway.training.recipe import Recipe
+
+    known = Recipe().flat()
+    meant = [f"--{key}" for key in known for each in args if each.partition("=")[0] == f"--{key.partition('.')[2]}"]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
 
 class _Plain(io.StringIO):

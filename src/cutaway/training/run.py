@@ -128,18 +128,29 @@ def opened(folder: Path, recipe: Recipe) -> Iterator[Run]:
         TrainingError: it holds another run, or something else; another process trains in it.
     """
     folder = folder.expanduser().absolute()
+    check(folder, recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        replace(folder / RECIPE, toml.dump(recipe))
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)  # after what makes the folder a run
+        yield Run(folder, recipe)
+
+
+def check(folder: Path, recipe: Recipe) -> None:
+    """That this recipe may begin, or go on, in a folder.
+
+    Raises:
+        TrainingError: it holds another run, or something else.
+    """
     old = recipe_of(folder)
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"{folder} is a file; a run is a folder: choose another --out")
     if old is None and folder.exists() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
         raise TrainingError(f"{folder} holds files but no run; choose another folder")
     if old is not None and (changed := differences(old, recipe)):
         raise TrainingError(
             f"the run in {folder} has another recipe: {'; '.join(changed)}. Go on with its own, or choose another --out"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        replace(folder / RECIPE, toml.dump(recipe))
-        (folder / CHECKPOINTS).mkdir(exist_ok=True)  # after what makes the folder a run
-        yield Run(folder, recipe)
 
 
 @contextlib.contextmanager

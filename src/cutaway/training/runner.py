@@ -55,7 +55,7 @@ def train(recipe: Recipe | None, folder: str | Path, *, watch: Watch | None = No
     """
     folder = Path(folder)
     with joined() as world, torch.random.fork_rng(), _signals(world) as stop:
-        recipe = toml.loads(world.told(lambda: toml.dump(_asked_for(recipe, folder))))
+        recipe = toml.loads(world.told(lambda: toml.dump(_asked_for(recipe, folder))))  # refused before data are read
         watches = Several(*([watch] if watch else []), asked(recipe.watch)) if world.main else Watch()
         prepared = prepare(recipe, world, folder, watches)
         with _opened(folder, recipe, world) as opened:
@@ -66,6 +66,7 @@ def _asked_for(recipe: Recipe | None, folder: Path) -> Recipe:
     recipe = recipe or run.recipe_of(folder)
     if recipe is None:
         raise TrainingError(f"there is no run in {folder} to go on with: give a recipe")
+    run.check(folder.expanduser().absolute(), recipe)
     return recipe
 
 

@@ -27,7 +27,8 @@ def load(path: Path, base: Recipe | None = None) -> Recipe:
     try:
         return loads(text, base)
     except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"{path} is no TOML: {error}") from None
+        data = "" if path.suffix == ".toml" else "; data are given by --data.path"
+        raise TrainingError(f"{path} is no recipe, which is TOML: {error}{data}") from None
     except TrainingError as error:
         raise TrainingError(f"{path}: {error}") from None
 

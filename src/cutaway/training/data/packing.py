@@ -54,7 +54,7 @@ class Windows:
             raise DataError(f"rows of {length} ids overlap by 0 to {length - 1}, not {overlap}")
         if len(tokens) < length:
             raise DataError(
-                f"the data has {len(tokens)} tokens, fewer than one row of {length}; give more, or shorter rows"
+                f"the data has {len(tokens)} tokens, fewer than one row of {length}; give more, or shorter rows (--data.length)"
             )
         self._tokens, self._length, self._place, self._seed = tokens, length, place, seed
         self._stride = length - overlap

@@ -76,8 +76,8 @@ class Examples:
         if wanted not in self.columns:
             have = ", ".join(repr(name[:40]) for name in self.columns)
             raise DataError(
-                f"{self.name} has no column {wanted!r}: it has {have}. Choose one of these; if they are data, the file "
-                "has no line of names, so give the names."
+                f"{self.name} has no column {wanted!r}: it has {have}. Choose one of these (--data.column); if they "
+                "are data, the file has no line of names, so give them (--data.columns)"
             )
         return wanted
 

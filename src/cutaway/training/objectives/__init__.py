@@ -11,6 +11,7 @@ translation   another text                                encoders with a decode
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -69,7 +70,22 @@ def named(
         raise TrainingError(f"no objective {name!r}; there are auto, {', '.join(MAKE)}")
     check(name, model)
     vocabulary = Vocabulary(tokenizer, model.vocab, mask=mask, eos=eos)  # type: ignore[arg-type]
+    known = options_of(CLASSES[name])
+    if unknown := [option for option in options if option not in known]:
+        have = f"it has {', '.join(known)}" if known else "it has none"
+        raise TrainingError(f"the objective {name} has no option {unknown[0]!r}: {have}")
     try:
         return MAKE[name](model, vocabulary, **options)
     except TypeError as problem:
-        raise TrainingError(f"the objective {name} takes no such option: {problem}") from None
+        raise TrainingError(f"an option of the objective {name} is of another kind: {problem}") from None
+
+
+CLASSES = {
+    kind.__name__.lower(): kind for kind in (Causal, Masked, Permutation, Replaced, Spans, Denoising, Translation)
+}
+
+
+def options_of(kind: type) -> list[str]:
+    """What is given by name only."""
+    parameters = inspect.signature(kind).parameters.values()
+    return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
