@@ -104,7 +104,7 @@ def json_rows(path: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.rstrip())
             except (ValueError, RecursionError) as problem:
                 raise DataError(
                     f"{path}, line {number}: broken JSON ({_reason(problem)}): {line.strip()[:60]!r}"
