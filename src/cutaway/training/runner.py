@@ -171,6 +171,7 @@ class _Going:
         self.run.log({"step": number, "valid": self.valid, **scores})
         self.watch.evaluated(number, self.valid)
         if scores:
+            self.watch.scored(number, scores)
             self.watch.noticed(number, "   ".join(f"{name} {score:.4f}" for name, score in scores.items()))
         goal = self.prepared.goal
         value, sign = (scores[goal], 1) if goal else (self.valid, -1)

@@ -175,3 +175,15 @@ def test_from_the_shell(encoder, reviews, tmp_path, capsys):
     assert "a good film" in capsys.readouterr().out
     assert main(["predict", str(tmp_path / "run"), "a good film", "--context", "x"]) == 2
     assert "questions need --context" in capsys.readouterr().err
+
+
+def test_tensorboard_has_the_scores_of_the_log(encoder, reviews, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tuned(encoder, "classification", reviews, tmp_path / "run", loop__epochs="2", watch__tensorboard="true")
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    ours = [(entry["step"], pytest.approx(entry["accuracy"])) for entry in log if "valid" in entry]
+    assert ours
+    assert [(event.step, event.value) for event in events.Scalars("validation/accuracy")] == ours

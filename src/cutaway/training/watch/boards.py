@@ -34,6 +34,9 @@ class Numbers(Watch):
     def evaluated(self, step: int, loss: float) -> None:
         self.put(step, {"validation/loss": loss})
 
+    def scored(self, step: int, scores: dict[str, float]) -> None:
+        self.put(step, {f"validation/{name}": score for name, score in scores.items()})
+
 
 class TensorBoard(Numbers):
     """Event files in the folder of the run: `tensorboard --logdir RUN`."""

@@ -33,6 +33,9 @@ class Watch:
 
     def evaluated(self, step: int, loss: float) -> None: ...
 
+    def scored(self, step: int, scores: dict[str, float]) -> None:
+        """What answers to a task's validation data are worth."""
+
     def saved(self, step: int) -> None: ...
 
     def noticed(self, step: int, what: str) -> None: ...
@@ -61,6 +64,10 @@ class Several(Watch):
     def evaluated(self, step: int, loss: float) -> None:
         for each in self.watches:
             each.evaluated(step, loss)
+
+    def scored(self, step: int, scores: dict[str, float]) -> None:
+        for each in self.watches:
+            each.scored(step, scores)
 
     def saved(self, step: int) -> None:
         for each in self.watches:
