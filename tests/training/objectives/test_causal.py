@@ -114,7 +114,7 @@ def test_a_model_that_looks_both_ways_is_refused(family):
 def test_what_does_not_go_together_is_said():
     with pytest.raises(TrainingError, match="build the model with head='lm'"):
         causal(model(head="none"))
-    with pytest.raises(TrainingError, match="no such option"):
+    with pytest.raises(TrainingError, match="has no option 'rate': it has none"):
         causal(model(), rate=0.1)
     with pytest.raises(TrainingError, match="no objective 'casual'"):
         named("casual", model(), "gpt2", model().sizes, TOKENIZER)
