@@ -11,6 +11,9 @@ Longer texts than in training (`scaling`, spelled as in published configurations
     yarn      fast pairs as they are, slow ones / factor, a ramp between     Peng et al. 2023, section 3
     llama3    the same idea by wavelength                                   Llama 3.1, 2024
     factors   each ω_i divided by its own published number                  GGUF's `rope_freqs`
+
+Under `dynamic` each row's base follows its own length, so that a batch equals its rows alone (elsewhere the longest row
+decides for all); keys that are cached keep the turn they had when they were written, as elsewhere.
 """
 
 from __future__ import annotations
