@@ -146,7 +146,7 @@ class Trainer:
         return total / max(count, 1.0)
 
     def _loss(self, rows: Rows | Pairs | Labelled, number: int, part: int) -> tuple[Loss, Batch]:
-        seed = fold(self.recipe.loop.seed, number, part, self.world.rank)
+        seed = fold(self.recipe.loop.seed, number, part, self.world.share)
         batch = self.objective.batch(rows, torch.Generator().manual_seed(seed))
         torch.manual_seed(fold(seed, 1))  # dropout's
         moved = Batch(_to(batch.inputs, self.device), batch.targets.to(self.device), batch.tokens,
@@ -165,7 +165,9 @@ class Trainer:
     def _summed(self, sums: dict[str, Tensor], tokens: int) -> tuple[float, float, dict[str, float], int]:
         """Over all processes: the loss, what was asked, the rest divided by that, the tokens."""
         names = list(sums)
-        values = self.world.sum(torch.stack([*(sums[name].double() for name in names), torch.tensor(float(tokens))]))
+        values = self.world.sum_rows(
+            torch.stack([*(sums[name].double() for name in names), torch.tensor(float(tokens))])
+        )
         found = dict(zip(names, values.tolist(), strict=False))
         total, count = found.pop("total"), found.pop("count")
         return total, count, {name: x / max(count, 1.0) for name, x in found.items()}, int(values[-1])

@@ -149,6 +149,9 @@ class Parallel:
         None, "copies of the model, each of which reads other rows; all that are left if not given", 1
     )
     shard: int = key(1, "processes that divide the weights, gradients and optimizer of a copy among them", 1)
+    tensor: int = key(
+        1, "processes that divide each layer among them, by heads and hidden neurons; they read the same", 1
+    )
 
 
 @dataclass(frozen=True)

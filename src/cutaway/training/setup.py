@@ -105,8 +105,10 @@ def _tuned(recipe: Recipe, world: World, folder: Path | None) -> Prepared:
     """A model with a source, or one that is to write and begins from a preset, and its task."""
     from cutaway.training.tasks.setup import begins, prepare_task
 
-    if recipe.parallel.shard > 1:
-        raise TrainingError("a task is learnt by whole copies of the model: leave parallel.shard at 1")
+    if recipe.parallel.shard > 1 or recipe.parallel.tensor > 1:
+        raise TrainingError(
+            "a task is learnt by whole copies of the model: leave parallel.shard and parallel.tensor at 1"
+        )
     for name in ("weights", "rows", "shards"):
         if getattr(recipe.data, name) != getattr(Recipe().data, name):
             raise TrainingError(f"data.{name} is for running text; a task makes its own rows: leave it out")

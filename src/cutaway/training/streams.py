@@ -67,7 +67,7 @@ def streams(
         return (Packed if data.rows == "packed" else Texts)(tokens, length, overlap=overlap)
 
     drawn, held = [items(each, data.place) for each in train], [items(each, "fixed") for each in valid]
-    ranks: Any = {"rank": world.rank, "world": world.size}
+    ranks: Any = {"rank": world.share, "world": world.shares}
     if data.rows == "texts":
         if len(drawn) > 1:
             raise TrainingError("data.weights mix rows of one length: say data.rows packed, or leave the weights out")

@@ -39,35 +39,57 @@ class World:
 
     rank: int = 0
     size: int = 1
-    mesh: DeviceMesh | None = None  # copies × pieces of the model, where there is more to it than copies
+    mesh: DeviceMesh | None = (
+        None  # copies × pieces of the model × of its layers, where there is more to it than copies
+    )
+    tensor: int = 1  # how many neighbours divide each layer, and read the same rows
+    rows: Any = None  # the process group of those that read different ones; None is all
 
     @property
     def main(self) -> bool:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
+    @property
+    def share(self) -> int:
+        """Which part of the rows this process reads, of `shares`."""
+        return self.rank // self.tensor
+
+    @property
+    def shares(self) -> int:
+        return self.size // self.tensor
+
     def sum(self, x: Tensor) -> Tensor:
         """Of all processes' numbers."""
+        return self._sum(x, None)
+
+    def sum_rows(self, x: Tensor) -> Tensor:
+        """Of what all rows gave: those that read the same count once."""
+        return self._sum(x, self.rows)
+
+    def _sum(self, x: Tensor, group: Any) -> Tensor:
         if self.size > 1:
             x = x.clone()
-            dist.all_reduce(x)
+            dist.all_reduce(x, group=group)
         return x
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Adds up the gradients of all processes. One that none of them has stays away."""
-        if self.mesh is not None:  # of what is divided they were added up on the way
-            parameters = [p for p in parameters if not isinstance(p, DTensor)]
-        if self.size == 1 or not parameters:
+        # of what is divided over rows they were added up on the way
+        parameters = [
+            p for p in parameters if not isinstance(p, DTensor) or p.device_mesh.mesh_dim_names == ("tensor",)
+        ]
+        if self.shares == 1 or not parameters:
             return
         there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
-        dist.all_reduce(there, op=dist.ReduceOp.MAX)
+        dist.all_reduce(there, op=dist.ReduceOp.MAX, group=self.rows)
         asked = [p for p, some in zip(parameters, there.tolist(), strict=True) if some]
         for p in asked:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         sent = []
         for bucket in _buckets([part(p.grad) for p in asked if p.grad is not None]):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
-            sent.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+            sent.append((bucket, flat, dist.all_reduce(flat, group=self.rows, async_op=True)))
         for bucket, flat, work in sent:
             assert work is not None
             work.wait()

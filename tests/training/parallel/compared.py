@@ -1,8 +1,9 @@
 """Families in a layout of processes, each beside the same training undivided: how far losses, norms and weights are apart.
 
-torchrun compared.py SHARD FAMILY...   prints one JSON object: family -> [loss, norm, weights], or why not
+torchrun compared.py SHARD TENSOR FAMILY...   prints one JSON object: family -> [loss, norm, weights], or why not
 """
 
+import dataclasses
 import json
 import sys
 
@@ -18,7 +19,7 @@ from cutaway.training.parallel.divide import divide
 from cutaway.training.parallel.mesh import laid_out
 from cutaway.training.parallel.whole import whole
 from cutaway.training.recipe import Loop, Optimizer, Parallel, Recipe, Schedule
-from cutaway.training.world import World, joined
+from cutaway.training.world import joined
 
 TABLE = script("objective_table")
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .!"
@@ -38,7 +39,7 @@ class Data:
 
     def batch(self, n):
         draw = torch.Generator().manual_seed(n)
-        made = [Rows(torch.randint(len(LETTERS), (4, TABLE.LENGTH), generator=draw)[self.world.rank :: self.world.size])
+        made = [Rows(torch.randint(len(LETTERS), (4, TABLE.LENGTH), generator=draw)[self.world.share :: self.world.shares])
                 for _ in range(2)]  # fmt: skip
         return Pairs(*made) if self.pairs else made[0]
 
@@ -47,7 +48,8 @@ def run(family, world, recipe):
     tokenizer = characters([LETTERS])
     torch.manual_seed(0)
     model, _ = TABLE.built(family, tokenizer.vocab_size + TABLE.SPARE)
-    objective = named("auto", model, family, model.sizes, tokenizer, eos=tokenizer.vocab_size)
+    more = {"generator": 0.5} if family == "electra" else {}  # of two heads
+    objective = named("auto", model, family, model.sizes, tokenizer, eos=tokenizer.vocab_size, **more)
     divide(model, objective, recipe, world, "cpu")
     data = Data(world, own(family, model.sizes) == "translation")
     trainer = Trainer(model, objective, data, recipe, world=world)
@@ -59,12 +61,12 @@ def far(a, b):
     return abs(a - b) / abs(a)
 
 
-shard, *families = sys.argv[1:]
+shard, tensor, *families = sys.argv[1:]
 recipe = Recipe(
     optimizer=Optimizer(rate=1e-3, eps=1e-4),  # so that what is but rounding stays small
     schedule=Schedule(name="constant", warmup=0),
     loop=Loop(steps=STEPS),
-    parallel=Parallel(shard=int(shard)),
+    parallel=Parallel(shard=int(shard), tensor=int(tensor)),
 )
 found = {}
 with joined() as world:
@@ -75,9 +77,8 @@ with joined() as world:
         except CutawayError as error:
             found[family] = str(error)
             continue
-        # copies
-        plain = World(world.rank, world.size)
-        theirs, whose = run(family, plain, recipe)
+        copies = dataclasses.replace(divided, mesh=None)  # of the whole model, which read the same rows
+        theirs, whose = run(family, copies, recipe)
         pairs = list(zip(theirs, ours, strict=True))
         found[family] = [
             max(far(a.loss, b.loss) for a, b in pairs),

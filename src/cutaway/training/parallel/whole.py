@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def whole(x: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ def total_norm(tensors: Iterable[Tensor]) -> float:
         if how is not None:
             mesh, placements = how
             for dim, placement in enumerate(placements):
-                assert isinstance(placement, (Shard, Replicate)) or placement.is_shard(), placement
-                if placement.is_shard():
+                assert not placement.is_partial(), placement
+                if not placement.is_replicate():
                     dist.all_reduce(square, group=mesh.get_group(dim))
         total += float(square)
     return total**0.5
