@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ def recipe_for(
 ) -> Recipe:
     """The recipe that tunes `source`, with settings as a shell gives them: `{"loop.epochs": "2"}`."""
     made = read({"model": {"source": source}, "task": {"name": task}, "data": {"path": list(data)}}, base)
+    if "loop.steps" in (settings or {}):  # they take the place of the usual epochs
+        made = replace(made, loop=replace(made.loop, epochs=None))
     return toml.settings(settings or {}, made)
 
 
@@ -71,7 +74,10 @@ def finetune(
     for name, value in (settings or {}).items():
         section, _, key = name.partition(".")
         sections.setdefault(section, {})[key] = value
-    return train(read(sections, recipe_for(os.fspath(source), task, files)), out, watch=watch)
+    recipe = recipe_for(os.fspath(source), task, files)
+    if "steps" in sections.get("loop", {}):
+        recipe = replace(recipe, loop=replace(recipe.loop, epochs=None))
+    return train(read(sections, recipe), out, watch=watch)
 
 
 def evaluate(

@@ -47,6 +47,15 @@ def test_transformers_reads_it_with_the_same_numbers(finished):
         assert list(answer["scores"].values()) == pytest.approx(row.tolist(), rel=1e-5)
 
 
+def test_steps_take_the_place_of_the_usual_epochs(encoder, reviews, tmp_path):
+    assert recipe_for(str(encoder), "classification", [str(reviews)]).loop.epochs == 3
+    given = recipe_for(str(encoder), "classification", [str(reviews)], {"loop.steps": "2"}).loop
+    assert (given.steps, given.epochs) == (2, None)
+    asked = {"loop.steps": 2, "watch.curves": False}
+    made = finetune(encoder, task="classification", data=str(reviews), out=tmp_path / "run", settings=asked)
+    assert (made.step, made.steps) == (2, 2)
+
+
 def test_names_of_classes_travel(finished, tmp_path):
     loaded = cutaway.load(finished)
     assert loaded.label_names == loaded.model.label_names == ("bad", "good")
