@@ -155,14 +155,10 @@ def build(
     kind = torch.float32 if dtype is None else check_dtype(dtype)
     if seed is not None and not (type(seed) is int and 0 <= seed < 2**63):
         raise ConfigError(f"seed cannot be {seed!r}; a whole number from 0 is needed")
-    if preset in families.FAMILIES:
-        family, kind_of_sizes = preset, families.get(preset).Sizes
-        known = _of_family(family, _named(family, sizes))
-    else:
-        family = families.by_preset(preset)
-        kind_of_sizes = families.get(family).Sizes
-        known = _values(families.get(family).PRESETS[preset])
-    chosen = native_folder.read_sizes(kind_of_sizes, derived(kind_of_sizes, known, _named(family, sizes)), preset)
+    family = preset if preset in families.FAMILIES else families.by_preset(preset)
+    module, given = families.get(family), _named(family, sizes)
+    known = _of_family(family, given) if preset == family else _values(module.PRESETS[preset])
+    chosen = native_folder.read_sizes(module.Sizes, derived(module.Sizes, known, given), preset)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else [], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

@@ -51,10 +51,7 @@ class Rows:
 
     def restore_pattern(self, x: Float[Tensor, "b h t t"]) -> Float[Tensor, "b h t t"]:
         """Both axes of a pattern, where tokens stood."""
-        if self.back is None:
-            return x
-        x = x.gather(2, self.back[:, None, :, None].expand_as(x))
-        return x.gather(3, self.back[:, None, None, :].expand_as(x))
+        return x if self.back is None else both_axes(x, self.back)
 
     def split(
         self, x: Float[Tensor, "b t d"], tokens: int
@@ -74,6 +71,12 @@ def last(
         return both[:, both.shape[1] - count :]
     first = real.sum(1, keepdim=True)  # (#B, 1): as many as are real fall out at the front
     return _moved(both, first + torch.arange(count, device=x.device))
+
+
+def both_axes(pattern: Float[Tensor, "b h t t"], index: Int[Tensor, "#b t"]) -> Float[Tensor, "b h t t"]:
+    """A pattern whose rows and columns come in the order of `index`."""
+    index = index[:, None, :, None]
+    return pattern.take_along_dim(index, 2).take_along_dim(index.mT, 3)
 
 
 def _moved(x: Tensor, index: Tensor) -> Tensor:

@@ -129,6 +129,11 @@ class Model(nn.Module):
             x = pick_last(x, ctx)[:, None]
         return self.head(x, ctx) if head and self.head is not None else x
 
+    @property
+    def mixes_documents(self) -> list[str]:
+        """The kinds of its parts that cannot keep several documents in a row apart."""
+        return sorted({type(part).__name__ for part in self.modules() if not getattr(part, "keeps_documents", True)})
+
     def pooled(self, ids: Int[Tensor, "b t"], padding: Bool[Tensor, "b t"] | None = None) -> Float[Tensor, "b d"]:
         """BERT's pooled vector of each sequence, (B, D)."""
         if self.pooler is None:
@@ -145,12 +150,10 @@ class Model(nn.Module):
         global_mask: Tensor | None = None,
         documents: Tensor | None = None,
     ) -> tuple[Tensor, Context]:
-        if documents is not None:
-            parts = {type(part).__name__ for part in self.modules() if not getattr(part, "keeps_documents", True)}
-            if parts:
-                raise ConfigError(
-                    f"{', '.join(sorted(parts))} cannot keep several documents in a row apart; give each a row of its own"
-                )
+        if documents is not None and (parts := self.mixes_documents):
+            raise ConfigError(
+                f"{', '.join(parts)} cannot keep several documents in a row apart; give each a row of its own"
+            )
         ctx = self.stack.called(ids, padding, state, self.max_positions, positions, segments, documents)
         ctx = ctx if global_mask is None else mark(ctx, global_mask, self.stack)
         return self.stack(ids, ctx), ctx
@@ -163,6 +166,8 @@ class EncoderDecoder(nn.Module):
     row t of the logits is the prediction for target token t + 1. Without a head the decoder's states come out. Heads
     that classify read a text twice, as source and as target (Lewis et al. 2020, section 3): `model(source_ids)`.
     """
+
+    mixes_documents = ("EncoderDecoder",)  # takes one text a row
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from cutaway.attention import Full, Implied, Mask
 from cutaway.attention.record import listening
 from cutaway.axes import Bool, Float, Int
 from cutaway.errors import ConfigError
+from cutaway.parts.compact import both_axes
 from cutaway.parts.context import Context
 from cutaway.parts.gates import gates, pattern
 
@@ -88,11 +89,7 @@ class Recurrence(nn.Module):
             made = gates(self.cell, given, F.linear(before, self.weight_hh, self.bias_hh), real)
 
         def shown() -> Tensor:
-            found = pattern(made)
-            if turned is None:
-                return found
-            to = turned[:, None]  # (#B, 1, T, 1)
-            return found.take_along_dim(to, 2).take_along_dim(to.mT, 3)
+            return pattern(made) if turned is None else both_axes(pattern(made), turned[..., 0])
 
         v = made.new if turned is None else made.new.take_along_dim(turned, 1)
         trace.records.append(Implied(ctx.site, "self", shown, v.mT[..., None], ctx.pos, ctx.pos))

@@ -211,7 +211,8 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 
 
 def read(sections: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
-    """A recipe from plain values: `{"loop": {"steps": 100}}`. What is not given is as in `base`.
+    """A recipe from plain values: `{"loop": {"steps": 100}}`. What is not given is as in `base`, but that steps take the
+    place of its epochs.
 
     Raises:
         TrainingError: an unknown section or key (the message names the nearest), a value of another type or out of range.
@@ -224,6 +225,8 @@ def read(sections: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
             raise TrainingError(
                 f"{section} is a section of a recipe, so it holds keys, as in [{section}]; not {values!r}"
             )
+        if section == "loop" and "steps" in values:
+            values = {"epochs": None, **values}
         recipe = dataclasses.replace(recipe, **{section: _section(getattr(recipe, section), section, values)})
     return recipe
 

@@ -12,13 +12,11 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import nn
 
 from cutaway import api, families
 from cutaway.checkpoints import open_source
 from cutaway.errors import CutawayError
-from cutaway.parts import Model
 from cutaway.text import Tokenizer
 from cutaway.text.files import from_directory
 from cutaway.training import objectives, run
@@ -33,7 +31,7 @@ from cutaway.training.recipe import Recipe
 from cutaway.training.seeds import fold
 from cutaway.training.streams import examples_of, sources, streams
 from cutaway.training.watch import Watch
-from cutaway.training.world import World
+from cutaway.training.world import World, device_for
 
 
 @dataclass
@@ -63,12 +61,12 @@ def prepare(
         return _tuned(recipe, world, folder)
     found = sources(recipe.data)
     tokenizer = _tokenizer(recipe, found, world, folder)
-    device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_for(recipe.loop.device)
     world = laid_out(world, recipe.parallel, device)
     # what is divided is so a block at a time, and is never whole on a device
     model = _model(recipe, tokenizer, device if world.mesh is None else "cpu")
     adapt(model, recipe)
-    if recipe.data.rows == "packed" and not _keeps_apart(model):
+    if recipe.data.rows == "packed" and model.mixes_documents:
         raise TrainingError(f"{model.family} cannot keep texts that share a row apart: say --data.rows texts")
     objective = objectives.named(
         recipe.objective.name, model, model.family, model.sizes, tokenizer, **recipe.objective.options
@@ -96,11 +94,6 @@ def in_steps(recipe: Recipe, batches: int, accumulate: int) -> Recipe:
     )
 
 
-def _keeps_apart(model: nn.Module) -> bool:
-    """Whether several texts may share a row."""
-    return isinstance(model, Model) and all(getattr(part, "keeps_documents", True) for part in model.modules())
-
-
 def _tuned(recipe: Recipe, world: World, folder: Path | None) -> Prepared:
     """A model with a source, or one that is to write and begins from a preset, and its task."""
     from cutaway.training.tasks.setup import begins, prepare_task
@@ -116,7 +109,7 @@ def _tuned(recipe: Recipe, world: World, folder: Path | None) -> Prepared:
     if recipe.model.source is None:
         columns = begins(recipe)
         tokenizer = _tokenizer(recipe, [examples_of(recipe.data, recipe.data.path)], world, folder, columns)
-        device = recipe.loop.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_for(recipe.loop.device)
         begun = _model(recipe, tokenizer, device), tokenizer
     made = prepare_task(recipe, world, begun)
     accumulate = max(1, -(-(recipe.loop.batch or 1) // made.tokens))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from cutaway import api
 from cutaway.checkpoints import open_source
@@ -20,6 +17,7 @@ from cutaway.training.recipe import Data, Evaluate, Loop, Optimizer, Recipe, Sch
 from cutaway.training.run import recipe_of
 from cutaway.training.tasks.setup import kind_of, opened
 from cutaway.training.tasks.task import Task
+from cutaway.training.world import device_for
 
 if TYPE_CHECKING:
     from cutaway.training.runner import Summary
@@ -40,8 +38,6 @@ def recipe_for(
 ) -> Recipe:
     """The recipe that tunes `source`, with settings as a shell gives them: `{"loop.epochs": "2"}`."""
     made = read({"model": {"source": source}, "task": {"name": task}, "data": {"path": list(data)}}, base)
-    if "loop.steps" in (settings or {}):  # they take the place of the usual epochs
-        made = replace(made, loop=replace(made.loop, epochs=None))
     return toml.settings(settings or {}, made)
 
 
@@ -74,10 +70,7 @@ def finetune(
     for name, value in (settings or {}).items():
         section, _, key = name.partition(".")
         sections.setdefault(section, {})[key] = value
-    recipe = recipe_for(os.fspath(source), task, files)
-    if "steps" in sections.get("loop", {}):
-        recipe = replace(recipe, loop=replace(recipe.loop, epochs=None))
-    return train(read(sections, recipe), out, watch=watch)
+    return train(read(sections, recipe_for(os.fspath(source), task, files)), out, watch=watch)
 
 
 def evaluate(
@@ -181,7 +174,7 @@ def _foreseen(
     if unknown := options.keys() - {"stride"}:
         raise TrainingError(f"without a task there is no option {', '.join(unknown)}; give --task, or leave it out")
     held = _of_run(Path(source).expanduser())
-    loaded = api.load(source, "float32", device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    loaded = api.load(source, "float32", device_for(device))
     if loaded.tokenizer is None:
         raise TrainingError(f"{os.fspath(source)} has no tokenizer, so there is nothing to read texts with")
     length = length or (held.data.length if held else None)

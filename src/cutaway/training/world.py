@@ -33,15 +33,18 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0" or not all(name in os.environ for name in TOLD)
 
 
+def device_for(asked: str | None) -> str:
+    """The device that was asked for; else a GPU where there is one."""
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass(frozen=True)
 class World:
     """One process alone, or one of `size` that all call the same methods in the same order."""
 
     rank: int = 0
     size: int = 1
-    mesh: DeviceMesh | None = (
-        None  # copies × pieces of the model × of its layers, where there is more to it than copies
-    )
+    mesh: DeviceMesh | None = None  # copies × pieces of the model × of its layers; None: copies alone
     tensor: int = 1  # how many neighbours divide each layer, and read the same rows
     rows: Any = None  # the process group of those that read different ones; None is all
 

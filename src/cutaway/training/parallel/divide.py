@@ -22,7 +22,9 @@ def divide(model: nn.Module, objective: Objective, recipe: Recipe, world: World,
     if world.mesh is None:
         return
     if lora.names(model):
-        raise TrainingError("LoRA trains little, and copies of the model do: leave parallel.shard at 1")
+        raise TrainingError(
+            "LoRA trains little, and copies of the model do: leave parallel.shard and parallel.tensor at 1"
+        )
     if objective.modules and recipe.parallel.shard > 1:
         raise TrainingError(
             f"the objective trains {', '.join(objective.modules)} beside the model and shares parameters with it: leave "

@@ -45,9 +45,8 @@ class Plan:
 
     linear: dict[str, Any] = field(default_factory=dict)  # by module, PyTorch's plan
     heads: list[tuple[str, nn.Module]] = field(default_factory=list)  # that are to have fewer
-    slices: list[tuple[nn.Module, nn.Module, str, int]] = field(
-        default_factory=list
-    )  # in whose call, whose, what, along
+    # in whose call, whose, what, along which dimension
+    slices: list[tuple[nn.Module, nn.Module, str, int]] = field(default_factory=list)
     common: list[nn.Module] = field(default_factory=list)  # whose parameters all heads use
     biases: list[nn.Module] = field(default_factory=list)  # that give all heads something, and learn nothing
 

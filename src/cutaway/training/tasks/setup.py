@@ -26,7 +26,7 @@ from cutaway.training.streams import examples_of
 from cutaway.training.tasks import TASKS
 from cutaway.training.tasks.task import Example, Task, column
 from cutaway.training.tasks.writing import Writing
-from cutaway.training.world import World
+from cutaway.training.world import World, device_for
 
 
 @dataclass
@@ -93,9 +93,8 @@ def prepare_task(recipe: Recipe, world: World, begun: tuple[Any, Tokenizer] | No
     train, held = _divided(recipe, kind)
     if begun is not None:
         model, task = begun[0], made_for(kind, *begun, (), recipe.data.length, recipe.task.options)
-    elif source is None:
-        raise TrainingError("a task starts from a trained model: give --model.source SOURCE")
     else:
+        assert source is not None  # `begins` has refused the rest
         model, task = opened(
             source,
             kind,
@@ -158,7 +157,7 @@ def opened(
         if len(names) < 2:
             raise DataError(f"all examples are of one class, {', '.join(names)}; there is nothing to tell apart")
         changes["labels"] = names
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_for(device)
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "not in the checkpoint, so starting afresh")  # that is what tuning is for
         torch.manual_seed(0 if seed is None else seed)
